@@ -1,0 +1,139 @@
+"""The command `beagle`: its sub-commands, and the one place that catches what they raise."""
+
+import errno
+import logging
+import os
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from beagle import (
+    __version__,
+    anchors_command,
+    console,
+    data_command,
+    demo_command,
+    evolve_command,
+    export_command,
+    model_command,
+    predict_command,
+    report_command,
+    status_command,
+    sync_command,
+    train_command,
+    val_command,
+)
+
+EXIT_USER, EXIT_OURS, EXIT_INTERRUPTED = 1, 3, 130
+ROOMS = frozenset({"anchors", "beagle", "cluster", "dataset", "evolve", "model", "trainer"})
+
+app = typer.Typer(
+    name="beagle",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Evolve the hyperparameters of YOLO-family detectors, and fit their anchors to your data.",
+)
+app.add_typer(data_command.app, name="data", help="Look at a data set.")
+app.add_typer(anchors_command.app, name="anchors", help="Check anchors, or fit them to a data set.")
+app.add_typer(model_command.app, name="model", help="The detectors that are built in.")
+app.command("train")(train_command.train)
+app.command("val")(val_command.val)
+app.command("predict")(predict_command.predict)
+app.command("evolve")(evolve_command.evolve)
+app.command("resume")(evolve_command.resume)
+app.command("status")(status_command.status)
+app.command("report")(report_command.report)
+app.command("export")(export_command.export)
+app.command("sync")(sync_command.sync)
+app.command("demo")(demo_command.demo)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.out.print(f"beagle {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    console.log_to_stderr(verbose)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and leave with its exit code.
+
+    Exit codes: 0 done, 1 the user can mend it (one line), 3 our fault (traceback in a file), 130 interrupted.
+
+    Args:
+        arguments: Words after `beagle`; those of the process by default.
+    """
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """The same as `main`, but gives the exit code back."""
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        code = app(words or ["--help"], prog_name="beagle", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.Exit as leave:
+        return leave.exit_code
+    except TyperException as error:
+        console.fail(usage_line(error))
+        return EXIT_USER
+    except (KeyboardInterrupt, typer.Abort):
+        console.err.print("interrupted")
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        line = user_line(error)
+        if line is None:
+            return _our_fault(error)
+        logging.getLogger(__name__).info("where it was raised", exc_info=error)
+        console.fail(line)
+        return EXIT_USER
+
+
+def usage_line(error: TyperException) -> str:
+    """What is wrong with the words of the command line, and where help is."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "beagle"
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return f"{message.strip() or 'a sub-command is missing'} (see `{command} --help`)"
+
+
+def user_line(error: BaseException) -> str | None:
+    """The line for an error that the user can mend; None for a fault of ours.
+
+    Each room has its own error class for what the user can mend, so the class's module tells.
+    """
+    room = type(error).__module__.partition(".")[0]
+    if room in ROOMS:
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        where = f": {error.filename}" if error.filename else ""
+        return f"{(error.strerror or 'can not write').lower()}{where} (free some space, or choose another folder)"
+    return None
+
+
+def _our_fault(error: Exception) -> int:
+    text = "".join(traceback.format_exception(error))
+    console.fail(f"this is a fault of Beagle's: {type(error).__name__}: {error}")
+    try:
+        folder = Path(os.environ.get("BEAGLE_CRASHES", tempfile.gettempdir()))
+        path = folder / f"beagle-crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+        path.write_text(f"beagle {__version__}\n{sys.argv}\n\n{text}", encoding="utf-8")
+        console.err.print(f"The traceback is in {path}; please report it.")
+    except OSError:
+        console.err.print(text, markup=False)
+    return EXIT_OURS

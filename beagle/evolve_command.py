@@ -1,0 +1,138 @@
+"""`beagle evolve` and `beagle resume`: a genetic search over full trainings."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from beagle import console
+
+if TYPE_CHECKING:
+    from evolve.journal import RunState
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def evolve(
+    data: Annotated[str, typer.Argument(help="data.yaml, instances.json, a folder, or digits.")],
+    model: Annotated[
+        str, typer.Option("--model", help="A model of `beagle model list`, or a YAML file.")
+    ] = "yolov5s",
+    trials: Annotated[int, typer.Option("--trials")] = 300,
+    epochs: Annotated[int, typer.Option("--epochs", help="Of each trial.")] = 10,
+    image_size: Annotated[int, typer.Option("--image-size", help="Longer image side in px.")] = 640,
+    batch_size: Annotated[int, typer.Option("--batch-size")] = 16,
+    hyp: Annotated[
+        Path | None, typer.Option("--hyp", help="YAML file: the first trial, and all not evolved.")
+    ] = None,
+    genes: Annotated[
+        str, typer.Option("--genes", help="Names to evolve, with commas; the usual ones by default.")
+    ] = "",
+    space: Annotated[
+        Path | None, typer.Option("--space", help="YAML file of genes and their bounds.")
+    ] = None,
+    anchors: Annotated[
+        str, typer.Option("--anchors", help="auto fits poor anchors, fit always, keep never.")
+    ] = "auto",
+    optimizer: Annotated[str, typer.Option("--optimizer", help="sgd, adamw or adam.")] = "sgd",
+    schedule: Annotated[str, typer.Option("--schedule", help="linear or cosine.")] = "linear",
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="Checkpoint that every trial starts from.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    workers: Annotated[int, typer.Option("--workers", help="Loader processes per trial.")] = 0,
+    cpus: Annotated[float, typer.Option("--cpus", help="CPUs per trial.")] = 1.0,
+    gpus: Annotated[float, typer.Option("--gpus", help="GPUs per trial; 0.5 lets two share one.")] = 0.0,
+    concurrent: Annotated[int | None, typer.Option("--concurrent", help="Most trials at once.")] = None,
+    retries: Annotated[int, typer.Option("--retries", help="New attempts of a trial that crashed.")] = 2,
+    address: Annotated[
+        str | None, typer.Option("--ray-address", help="Ray cluster; by default this machine.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/evolve by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Evolve hyperparameters: many full trainings, bred from the best."""
+    from beagle.folders import unused_folder
+    from beagle.genes import load_hyp
+    from beagle.wiring import EvolveOptions, start_run
+    from evolve.ray_driver import Resources
+
+    folder = out or unused_folder(Path("runs"), "evolve")
+    options = EvolveOptions(
+        data=data,
+        model=model,
+        trials=trials,
+        epochs=epochs,
+        batch_size=batch_size,
+        image_size=image_size,
+        hyp=load_hyp(hyp),
+        genes=tuple(name.strip() for name in genes.split(",") if name.strip()),
+        space=space,
+        anchors=anchors,
+        training={
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "device": device,
+            "workers": workers,
+            "weights": str(Path(weights).resolve()) if weights else None,
+        },
+        seed=seed,
+    )
+    resources = Resources(cpus=cpus, gpus=gpus, concurrent=concurrent, retries=retries, address=address)
+    found = start_run(folder, options, resources, console.note)
+    console.err.print(
+        f"evolving {model} on {data}: {trials} trials of {epochs} epochs in {folder} "
+        f"(anchors reach {found.after.bpr:.4f} of the boxes)"
+    )
+    finish(folder, as_json=as_json)
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="Run folder, or its name under runs/.")],
+    trials: Annotated[int | None, typer.Option("--trials", help="New budget, more than before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a run that was stopped or killed; finished trials are not run again."""
+    from beagle.folders import find_run
+    from beagle.wiring import reopen_run
+
+    folder = find_run(run)
+    state = reopen_run(folder, trials)
+    console.err.print(
+        f"{state.name}: {len(state.finished)} finished, {len(state.failed)} failed, "
+        f"{len(state.running)} to go on with, of {state.budget}"
+    )
+    finish(folder, as_json=as_json)
+
+
+def finish(folder: Path, *, as_json: bool) -> "RunState":
+    """Drive a run to its end and say what came of it."""
+    from beagle.live import drive_live
+    from beagle.wiring import drive
+    from evolve.tracking import default_store
+
+    store = default_store(folder.parent)
+    state = drive_live(folder, store, lambda listen: drive(folder, listen))
+    best, start = state.best(), state.trials.get(0)
+    if as_json:
+        console.show_json(
+            {
+                "run": folder,
+                "finished": len(state.finished),
+                "failed": len(state.failed),
+                "best_trial": best.id if best else None,
+                "fitness": best.fitness if best else None,
+                "config": best.config if best else None,
+                "report": folder / "report.html",
+                "tracking_uri": store.uri,
+            }
+        )
+        return state
+    if best is not None:
+        gain = f", the default's is {start.fitness:.4f}" if start and start.fitness is not None else ""
+        console.done(f"best: trial {best.id} with fitness {best.fitness:.4f}{gain}")
+    console.out.print(f"report   {folder / 'report.html'}")
+    console.out.print(f"MLflow   mlflow ui --backend-store-uri {store.uri}")
+    console.out.print(f"export   beagle export {folder} --to production")
+    return state

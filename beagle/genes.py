@@ -1,0 +1,136 @@
+"""Which hyperparameters are evolved, in which ranges, and how a user says otherwise."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from beagle.folders import CommandError
+from evolve import Gene, Space
+from trainer.config import RANGES, Hyperparameters, check_names
+
+GENES: Mapping[str, tuple[float, float, bool, bool]] = {
+    # name: (low, high, log, integer); the ranges in which people evolve YOLO detectors
+    "lr0": (1e-5, 0.1, True, False),
+    "lrf": (0.01, 1.0, True, False),
+    "momentum": (0.6, 0.98, False, False),
+    "weight_decay": (0.0, 0.001, False, False),
+    "warmup_epochs": (0.0, 5.0, False, False),
+    "warmup_momentum": (0.0, 0.95, False, False),
+    "warmup_bias_lr": (0.0, 0.2, False, False),
+    "box": (0.02, 0.2, True, False),
+    "cls": (0.2, 4.0, True, False),
+    "cls_pw": (0.5, 2.0, True, False),
+    "obj": (0.2, 4.0, True, False),
+    "obj_pw": (0.5, 2.0, True, False),
+    "anchor_t": (2.0, 8.0, True, False),
+    "hsv_h": (0.0, 0.1, False, False),
+    "hsv_s": (0.0, 0.9, False, False),
+    "hsv_v": (0.0, 0.9, False, False),
+    "degrees": (0.0, 45.0, False, False),
+    "translate": (0.0, 0.9, False, False),
+    "scale": (0.0, 0.9, False, False),
+    "shear": (0.0, 10.0, False, False),
+    "flipud": (0.0, 1.0, False, False),
+    "mosaic": (0.0, 1.0, False, False),
+    "mixup": (0.0, 1.0, False, False),
+}
+"""Genes that are evolved unless the user names others."""
+
+OPTIONAL_GENES: Mapping[str, tuple[float, float, bool, bool]] = {
+    "anchors": (2, 10, False, True),
+    "fl_gamma": (0.0, 2.0, False, False),
+    "label_smoothing": (0.0, 0.2, False, False),
+    "perspective": (0.0, 0.001, False, False),
+    "fliplr": (0.0, 1.0, False, False),
+}
+"""Genes that are evolved when the user names them."""
+
+
+def load_hyp(path: Path | None) -> Hyperparameters:
+    """Hyperparameters of a YAML file, those it does not name at their defaults; all defaults without a file.
+
+    Raises:
+        CommandError: The file can't be read or is no map of names to numbers.
+        TrainError: A name is unknown or a value out of range.
+    """
+    if path is None:
+        return Hyperparameters()
+    return Hyperparameters.from_dict(load_yaml_map(path, "hyperparameters"))
+
+
+def load_yaml_map(path: Path, what: str) -> dict[str, Any]:
+    """A YAML file that holds a map.
+
+    Raises:
+        CommandError: There is no such file, or it holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"{path}: {what} can't be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path}: {what} must be YAML, but {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise CommandError(f"{path}: {what} must be a map of names, but got {type(content).__name__}")
+    return {str(key): value for key, value in content.items()}
+
+
+def build_space(genes: tuple[str, ...], space: Path | None, hyp: Hyperparameters) -> Space:
+    """The genes to evolve, each starting at its value in `hyp`.
+
+    Args:
+        genes: Names; empty for all of `GENES`.
+        space: YAML file of `name: [low, high]` or `name: {low, high, log, integer, start}`; overrides `genes`.
+        hyp: The starting configuration.
+
+    Raises:
+        CommandError: A gene that no training reads, or bounds beyond what the trainer accepts.
+        TrainError: An unknown gene; the nearest known one is named.
+        SpaceError: Bounds that are no interval, or a start outside them.
+    """
+    start = hyp.to_dict()
+    known = {**GENES, **OPTIONAL_GENES}
+    if space is not None:
+        rows = load_yaml_map(space, "the search space")
+        check_names(rows, RANGES, f"gene in {space}:")
+        chosen = [_gene_from_row(name, row, start[name], space) for name, row in rows.items()]
+    else:
+        check_names(genes, known, "gene")
+        chosen = []
+        for name in genes or GENES:
+            low, high, log, integer = known[name]
+            value = start[name] or (3 if name == "anchors" else start[name])
+            chosen.append(Gene(name, low, high, start=value, log=log, integer=integer))
+    for gene in chosen:
+        low, high = RANGES[gene.name]
+        if gene.low < low or gene.high > high:
+            raise CommandError(
+                f"gene {gene.name}: bounds must lie in [{low:g}, {high:g}], but got [{gene.low:g}, {gene.high:g}]"
+            )
+    return Space(chosen)
+
+
+def _gene_from_row(name: str, row: Any, start: float, path: Path) -> Gene:
+    default = GENES.get(name) or OPTIONAL_GENES.get(name) or (*RANGES[name], False, False)
+    values: dict[str, Any] = {"log": default[2], "integer": default[3], "start": start}
+    if isinstance(row, list) and len(row) == 2:
+        values |= {"low": row[0], "high": row[1]}
+    elif isinstance(row, dict):
+        check_names(
+            map(str, row), ("low", "high", "start", "log", "integer"), f"key of gene {name} in {path}:"
+        )
+        values |= {"low": default[0], "high": default[1], **row}
+    else:
+        raise CommandError(f"{path}: gene {name} must be [low, high] or a map, but got {row!r}")
+    for key in ("low", "high", "start"):
+        try:
+            values[key] = float(values[key])
+        except (TypeError, ValueError):
+            raise CommandError(
+                f"{path}: gene {name}: {key} must be a number, but got {values[key]!r}"
+            ) from None
+    if values["low"] <= 0:
+        values["log"] = bool(isinstance(row, dict) and row.get("log"))
+    return Gene(name, **values)

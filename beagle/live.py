@@ -1,0 +1,101 @@
+"""A driver with an audience: what is running, what is best, and MLflow kept level."""
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from beagle import console
+from evolve.journal import Event, RunState, TrialState
+from evolve.tracking import LiveMirror, Store
+
+
+def drive_live(
+    folder: Path, store: Store, run: Callable[[Callable[[Event, RunState], None]], RunState]
+) -> RunState:
+    """Drive a run to its end, shown as it goes; then write its report.
+
+    Where stderr is no terminal, each finished trial is one line.
+
+    Args:
+        folder: The run folder.
+        store: Where MLflow's copy goes.
+        run: Drives the evolution; it is handed the listener that it must call after each event.
+
+    Returns:
+        The run's state at the end.
+    """
+    from evolve.report import write_report
+
+    mirror = LiveMirror(folder, store)
+    mirror.start()
+    live = (
+        Live(console=console.err, refresh_per_second=2, transient=True) if console.err.is_terminal else None
+    )
+
+    def listen(event: Event, state: RunState) -> None:
+        if event["event"] in ("tell", "retry"):
+            console.err.print(escape(event_line(event, state)))
+        if live is not None:
+            live.update(running_table(state))
+
+    try:
+        with live or nullcontext():
+            state = run(listen)
+    finally:
+        write_report(folder)
+        problem = mirror.close()
+        if problem is not None:
+            console.note(f"{problem} (`beagle sync {folder}` fills in what is missing)")
+    return state
+
+
+def event_line(event: Event, state: RunState) -> str:
+    """A trial's end or retry, as one line."""
+    trial = state.trials[event["trial"]]
+    if event["event"] == "retry":
+        return f"trial {trial.id}: attempt {trial.attempt + 1}, because {event['reason']}"
+    told = len(state.finished) + len(state.failed)
+    if trial.fitness is None:
+        return f"trial {trial.id} ({told}/{state.budget}) failed: {trial.reason}"
+    best = state.best()
+    mark = "  best so far" if best is not None and best.id == trial.id else ""
+    seconds = f"{trial.seconds:.0f} s" if trial.seconds else ""
+    result = f"trial {trial.id} ({told}/{state.budget}) fitness {trial.fitness:.4f}"
+    return f"{result}  {origin_text(trial)}  {seconds}{mark}"
+
+
+def origin_text(trial: TrialState) -> str:
+    """How a trial was bred, in a few words."""
+    kind = str(trial.origin.get("kind", ""))
+    parents = trial.origin.get("parents") or []
+    return f"{kind} of {', '.join(map(str, parents))}" if parents else kind
+
+
+def running_table(state: RunState) -> Table:
+    """The trials that run now, and the best so far."""
+    best = state.best()
+    told = len(state.finished) + len(state.failed)
+    headline = f"{state.name}: {told} of {state.budget} trials"
+    if best is not None:
+        headline += f", best {best.fitness:.4f} (trial {best.id})"
+    table = Table(title=headline, title_justify="left", title_style="bold")
+    for column in ("trial", "epoch", "fitness", "mAP@0.5", "running for", "origin"):
+        table.add_column(column, justify="left" if column == "origin" else "right")
+    epochs = state.header.get("settings", {}).get("epochs", "?")
+    for trial in state.running:
+        last: dict[str, Any] = trial.reports[max(trial.reports)] if trial.reports else {}
+        table.add_row(
+            str(trial.id),
+            f"{len(trial.reports)}/{epochs}",
+            console.cell_text(last.get("fitness")),
+            console.cell_text(last.get("map50")),
+            f"{time.time() - trial.asked_at:.0f} s",
+            origin_text(trial),
+        )
+    return table

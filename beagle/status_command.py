@@ -1,0 +1,72 @@
+"""`beagle status`: how a run stands."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from beagle import console
+
+Run = Annotated[Path, typer.Argument(help="Run folder, or its name under runs/.")]
+
+
+def status(
+    run: Run,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    most: Annotated[int, typer.Option("--most", help="Show at most this many trials; 0 for all.")] = 20,
+) -> None:
+    """Show how a run stands: trials, the best so far, and what failed."""
+    from beagle.folders import find_run
+    from evolve.journal import RunState, TrialState, fold, read_journal
+
+    folder = find_run(run)
+    state: RunState = fold(read_journal(folder / "journal.jsonl"))
+    best = state.best()
+
+    def row(trial: TrialState) -> dict[str, Any]:
+        return {
+            "trial": trial.id,
+            "status": trial.status,
+            "fitness": trial.fitness,
+            "epochs": trial.epochs,
+            "seconds": trial.seconds,
+            "origin": trial.origin.get("kind", ""),
+            "attempt": trial.attempt,
+            "reason": trial.reason,
+        }
+
+    trials = [row(trial) for trial in state.trials.values()]
+    if as_json:
+        console.show_json(
+            {
+                "run": state.name,
+                "folder": folder,
+                "budget": state.budget,
+                "finished": len(state.finished),
+                "failed": len(state.failed),
+                "running": len(state.running),
+                "stopped": state.stopped,
+                "best": None
+                if best is None
+                else {**row(best), "config": best.config, "metrics": best.metrics},
+                "trials": trials,
+            }
+        )
+        return
+    shown = sorted(trials, key=lambda t: -1.0 if t["fitness"] is None else t["fitness"], reverse=True)[
+        : most or None
+    ]
+    columns = ["trial", "status", "fitness", "epochs", "seconds", "origin", "attempt", "reason"]
+    console.show_table(
+        f"{state.name}: {len(state.finished)} finished, {len(state.failed)} failed, {len(state.running)} running, "
+        f"of {state.budget}",
+        columns,
+        [[trial[column] for column in columns] for trial in shown],
+    )
+    if len(shown) < len(trials):
+        console.note(f"{len(trials) - len(shown)} more (--most 0 shows all)")
+    if state.stopped:
+        console.note(f"stopped: {state.stopped} (`beagle resume {run}` goes on)")
+    if best is not None:
+        genes = "  ".join(f"{name} {value:g}" for name, value in best.config.items())
+        console.out.print(f"best: trial {best.id} with fitness {best.fitness:.4f}: {genes}")

@@ -1,0 +1,94 @@
+"""`beagle train`: one detector, from first epoch to checkpoints."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from beagle import console
+
+Data = Annotated[str, typer.Argument(help="data.yaml, instances.json, a folder, or digits.")]
+
+
+def train(
+    data: Data,
+    model: Annotated[
+        str, typer.Option("--model", help="A model of `beagle model list`, or a YAML file.")
+    ] = "yolov5s",
+    image_size: Annotated[int, typer.Option("--image-size", help="Longer image side in px.")] = 640,
+    epochs: Annotated[int, typer.Option("--epochs")] = 100,
+    batch_size: Annotated[int, typer.Option("--batch-size")] = 16,
+    hyp: Annotated[Path | None, typer.Option("--hyp", help="YAML file of hyperparameters.")] = None,
+    optimizer: Annotated[str, typer.Option("--optimizer", help="sgd, adamw or adam.")] = "sgd",
+    schedule: Annotated[str, typer.Option("--schedule", help="linear or cosine.")] = "linear",
+    nominal_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--nominal-batch", help="Images per optimiser step; by default 64, fewer on small sets."
+        ),
+    ] = None,
+    anchors: Annotated[str, typer.Option("--anchors", help="auto refits poor anchors, keep never.")] = "auto",
+    weights: Annotated[str | None, typer.Option("--weights", help="Checkpoint to start from.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write; runs/train by default.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    workers: Annotated[int, typer.Option("--workers", help="Loader processes.")] = 0,
+    amp: Annotated[bool, typer.Option(help="Mixed precision on a GPU.")] = True,
+    augment: Annotated[bool, typer.Option(help="Augment the training images.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a detector and keep its best and last checkpoints."""
+    from beagle.folders import CommandError, unused_folder
+    from beagle.genes import load_hyp
+    from trainer import TrainConfig
+    from trainer import train as run_training
+
+    if resume and out is None:
+        raise CommandError("--resume needs --out: the folder of the training to go on with")
+    config = TrainConfig(
+        data=data,
+        model=model,
+        out=out or unused_folder(Path("runs"), "train"),
+        epochs=epochs,
+        batch_size=batch_size,
+        image_size=image_size,
+        hyp=load_hyp(hyp),
+        optimizer=optimizer,
+        schedule=schedule,
+        nominal_batch=nominal_batch,
+        seed=seed,
+        device=device,
+        workers=workers,
+        amp=amp,
+        anchors=anchors,
+        resume=resume,
+        weights=weights,
+        augment=augment,
+    )
+    console.err.print(f"training {model} on {data} at {image_size} px; results in {config.out}")
+
+    def report(epoch: int, metrics: dict[str, float]) -> None:
+        console.err.print(
+            f"epoch {epoch + 1:>3}/{epochs}  mAP@0.5 {metrics['map50']:.3f}  mAP@0.5:0.95 {metrics['map50_95']:.3f}  "
+            f"box {metrics['box_loss']:.3f}  obj {metrics['obj_loss']:.3f}  cls {metrics['cls_loss']:.3f}  "
+            f"{metrics['seconds']:.0f} s"
+        )
+
+    with console.bars() as advance:
+        result = run_training(config, report=report, progress=advance)
+    for line in result.notes:
+        console.note(line)
+    if as_json:
+        console.show_json(result.to_dict())
+    elif result.status == "diverged":
+        raise CommandError(f"the training diverged: {result.reason} (a lower lr0 helps most often)")
+    else:
+        metrics = result.metrics
+        console.done(
+            f"best epoch {(result.best_epoch or 0) + 1}: mAP@0.5 {metrics['map50']:.4f}, "
+            f"mAP@0.5:0.95 {metrics['map50_95']:.4f}, fitness {result.fitness:.4f}, in {result.seconds:.0f} s"
+        )
+        console.out.print(str(result.best))

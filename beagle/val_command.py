@@ -1,0 +1,39 @@
+"""`beagle val`: a checkpoint, measured on a split."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from beagle import console
+
+
+def val(
+    weights: Annotated[Path, typer.Argument(help="Checkpoint of `beagle train`, best.pt say.")],
+    data: Annotated[str, typer.Argument(help="data.yaml, instances.json, a folder, or digits.")],
+    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
+    batch_size: Annotated[int, typer.Option("--batch-size")] = 16,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a detector with the COCO metrics, over all classes and for each."""
+    from trainer.predict import validate
+
+    with console.bars() as advance:
+        found = validate(
+            weights,
+            data,
+            split,
+            batch_size=batch_size,
+            device=device,
+            progress=advance,
+        )
+    if as_json:
+        console.show_json(found)
+        return
+    columns = ["precision", "recall", "map50", "map50_95"]
+    rows = [["all", *(found[column] for column in columns)]]
+    rows += [[row["name"], *(row.get(column) for column in columns)] for row in found["classes"]]
+    console.show_table(
+        f"{weights} on {split}", ["class", "precision", "recall", "mAP@0.5", "mAP@0.5:0.95"], rows
+    )

@@ -1,0 +1,109 @@
+"""A local job's record on disk, and which of its processes still live.
+
+`job.json` has one writer, the job's keeper; whoever asks for a stop leaves the empty file `stop` beside it.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from cluster.spec import ClusterError
+
+VERSION = 1
+RECORD, LOG, STOP = "job.json", "output.log", "stop"
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process for good: pids are used again, a pid with its time of start is not.
+
+    Attributes:
+        pid: Its number on its machine.
+        start: BOOT/TICKS: the machine's boot, and clock ticks from there to the start of the process.
+    """
+
+    pid: int
+    start: str
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """The process that has this pid now, a zombie included.
+
+        Raises:
+            ClusterError: There is none, or the system has no /proc.
+        """
+        found = _look_up(pid)
+        if found is None:
+            raise ClusterError(f"process {pid} is not in /proc (local jobs need Linux)")
+        return cls(pid, found[0])
+
+    @property
+    def lives(self) -> bool:
+        """Whether it runs on this machine; a zombie does not."""
+        found = _look_up(self.pid)
+        return found is not None and found[0] == self.start and found[1] not in "ZX"
+
+
+def _look_up(pid: int) -> tuple[str, str] | None:
+    """Start and state of a process; None where there is none. Source: proc_pid_stat(5), fields 3 and 22."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()  # field 2 is the program's name and may hold blanks and brackets
+    return f"{boot}/{fields[19]}", fields[0]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is written down about a job; never its environment."""
+
+    id: str
+    words: tuple[str, ...]
+    folder: str
+    host: str
+    process: Process
+    keeper: Process
+    started_at: float
+    ended_at: float | None = None
+    exit_code: int | None = None
+    version: int = VERSION
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the command or its keeper lives, and no exit code is known yet."""
+        return self.exit_code is None and (self.keeper.lives or self.process.lives)
+
+    def save(self, job: Path) -> None:
+        """Write it into the job's folder, aside and then into place."""
+        aside = job / f".{RECORD}.{os.getpid()}"
+        with aside.open("w", encoding="utf-8") as file:
+            json.dump(asdict(self), file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(job / RECORD)
+
+
+def load_record(job: Path) -> Record:
+    """Read the record in a job's folder.
+
+    Raises:
+        ClusterError: It can't be read, is damaged, or is of another version.
+    """
+    path = job / RECORD
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = data["version"]
+        if version == VERSION:
+            process, keeper = Process(**data["process"]), Process(**data["keeper"])
+            return Record(**{**data, "words": tuple(data["words"]), "process": process, "keeper": keeper})
+    except OSError as error:
+        raise ClusterError(f"{path}: the job's record can't be read ({error.strerror})") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ClusterError(
+            f"{path}: the job's record is damaged ({type(error).__name__}: {error})"
+        ) from error
+    raise ClusterError(f"{path}: the record's version must be {VERSION}, but got {version!r}")

@@ -1,0 +1,27 @@
+"""Genes, the genetic search over them, the trials it runs, and the journal that remembers them.
+
+This room knows no detector: it is handed something to run and a space, and the face imports nothing but numpy.
+"""
+
+from evolve.journal import Journal, JournalError, RunState, TrialState, fold, read_journal
+from evolve.search import GeneticSearch, SearchError, SearchSettings, Told, Trial, search_from_events
+from evolve.space import EvolveError, Gene, Space, SpaceError
+
+__all__ = [
+    "EvolveError",
+    "Gene",
+    "GeneticSearch",
+    "Journal",
+    "JournalError",
+    "RunState",
+    "SearchError",
+    "SearchSettings",
+    "Space",
+    "SpaceError",
+    "Told",
+    "Trial",
+    "TrialState",
+    "fold",
+    "read_journal",
+    "search_from_events",
+]

@@ -1,0 +1,174 @@
+"""The books of a running evolution: every trial is written down before it starts and before its end counts.
+
+The driver asks the ledger what to run and tells it what happened. It knows no Ray, so the rules of who runs when, and
+of what is lost when a process dies (nothing that was written), are tested in milliseconds.
+"""
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from evolve.journal import Event, Journal, JournalError, RunState, TrialState, fold, read_journal
+from evolve.search import SearchError, search_from_events
+from evolve.space import EvolveError
+from evolve.trainable import Assignment, Outcome
+
+logger = logging.getLogger(__name__)
+
+OnEvent = Callable[[Event, RunState], None]
+
+HOPELESS_TRIALS = 4
+
+
+class Ledger:
+    """One run's books, kept by its only driver.
+
+    Attributes:
+        folder: The run folder.
+        state: The fold of the journal so far.
+        fault: Why the run must stop now (the journal can't be written, or every trial fails); None while all is well.
+    """
+
+    def __init__(self, folder: Path, journal: Journal, on_event: OnEvent | None = None) -> None:
+        """Replay the journal; its open trials come first when work is handed out.
+
+        Args:
+            folder: The run folder.
+            journal: Opened for writing.
+            on_event: Called after each event with the event and the state.
+
+        Raises:
+            JournalError: The journal is damaged.
+        """
+        events = read_journal(journal.path)
+        self.folder = folder
+        self.state = fold(events)
+        self.fault: EvolveError | None = None
+        self._journal = journal
+        self._search = search_from_events(events)
+        self._waiting = deque(trial.id for trial in self.state.running)
+        self._on_event = on_event
+        self._used_up = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial of the budget, or of a space that holds fewer, was asked and told."""
+        return (self._used_up or len(self.state.trials) >= self.state.budget) and not self.state.running
+
+    @property
+    def remaining(self) -> int:
+        """Trials that are still to be run or to be ended."""
+        return max(self.state.budget - len(self.state.trials), 0) + len(self.state.running)
+
+    def next_assignment(self) -> Assignment | None:
+        """The next trial to run, or None when there is none left to start.
+
+        Trials that a dead driver left open come first, under their own numbers; then the search is asked.
+        """
+        if self.fault:
+            return None
+        if self._waiting:
+            number = self._waiting.popleft()
+            self.retried(number, "the driver was restarted")
+            return None if self.fault else self._assignment(self.state.trials[number])
+        if self._used_up or len(self.state.trials) >= self.state.budget:
+            return None
+        try:
+            trial = self._search.ask()
+        except SearchError as error:
+            logger.warning("the run ends early: %s", error)
+            self._used_up = True
+            return None
+        written = self._write(
+            {"event": "ask", "trial": trial.id, "config": dict(trial.config), "origin": dict(trial.origin)}
+        )
+        return self._assignment(self.state.trials[trial.id]) if written else None
+
+    def reported(self, number: int, epoch: int, metrics: dict[str, float]) -> None:
+        """Write one epoch of a running trial; an epoch that is already written is left as it is."""
+        trial = self.state.trials[number]
+        if trial.status == "running" and epoch not in trial.reports:
+            self._write(
+                {
+                    "event": "report",
+                    "trial": number,
+                    "attempt": trial.attempt,
+                    "epoch": epoch,
+                    "metrics": metrics,
+                }
+            )
+
+    def retried(self, number: int, reason: str) -> None:
+        """Write that a trial starts again from its last checkpoint."""
+        trial = self.state.trials[number]
+        self._write({"event": "retry", "trial": number, "attempt": trial.attempt + 1, "reason": reason})
+
+    def ended(self, number: int, outcome: Outcome) -> None:
+        """Write a trial's end, then tell the search. A second end of the same trial is ignored."""
+        trial = self.state.trials[number]
+        if trial.status != "running":
+            return
+        for epoch, metrics in enumerate(outcome.history):
+            self.reported(number, epoch, metrics)
+        fitness = outcome.fitness if outcome.fitness is not None and math.isfinite(outcome.fitness) else None
+        reason = None if fitness is not None else outcome.reason or "the fitness is not a finite number"
+        written = self._write(
+            {
+                "event": "tell",
+                "trial": number,
+                "status": "failed" if fitness is None else "finished",
+                "fitness": fitness,
+                "reason": reason,
+                "metrics": outcome.metrics,
+                "epochs": len(outcome.history) or len(trial.reports),
+                "seconds": outcome.seconds,
+                "result": outcome.result,
+            }
+        )
+        if written:
+            self._search.tell(number, fitness)
+            self._give_up_if_hopeless()
+
+    def stop(self, reason: str) -> None:
+        """Write that the driver stops before the budget is used up."""
+        self._write({"event": "stop", "reason": reason})
+
+    def _assignment(self, trial: TrialState) -> Assignment:
+        return Assignment(
+            trial=trial.id,
+            config=dict(trial.config),
+            settings=dict(self.state.header.get("settings", {})),
+            folder=str(trial_folder(self.folder, trial.id)),
+            cpus=float(self.state.header.get("resources", {}).get("cpus", 1.0)),
+        )
+
+    def _write(self, event: dict[str, Any]) -> bool:
+        """Append and apply; a journal that can't be written is the run's fault, kept for the driver to raise."""
+        if self.fault:
+            return False
+        try:
+            written = self._journal.append(event)
+        except JournalError as error:
+            # Raised from a hook of Tune it would be lost in a log, and the run would go on unrecorded.
+            self.fault = error
+            return False
+        self.state.apply(written)
+        if self._on_event:
+            self._on_event(written, self.state)
+        return True
+
+    def _give_up_if_hopeless(self) -> None:
+        failed = self.state.failed
+        if len(failed) >= HOPELESS_TRIALS and not self.state.finished:
+            self.fault = EvolveError(
+                f"the first {len(failed)} trials all failed, the last because: {failed[-1].reason} "
+                "(mend it, then `beagle resume` or start anew)"
+            )
+
+
+def trial_folder(run_folder: Path, number: int) -> Path:
+    """Where trial `number` of a run keeps its files."""
+    return run_folder / "trials" / f"{number:04d}"

@@ -1,0 +1,170 @@
+"""The report of a run: one HTML page made from its journal alone, while the run goes on or after it."""
+
+import os
+from pathlib import Path
+
+from evolve.charts import drawable, fixed, short
+from evolve.journal import RunState, read_journal
+from evolve.page import Html, join, page, section, tag
+from evolve.report_charts import anchors_section, curves_section, genes_section, progress_section
+from evolve.report_tables import provenance_list, trials_table, winner_table
+from evolve.report_view import View, anchor_metric, box_shapes, build_view
+from evolve.space import EvolveError
+from evolve.wording import duration, moment
+
+
+class ReportError(EvolveError):
+    """A report that cannot be written."""
+
+
+def write_report(run_folder: Path, target: Path | None = None) -> Path:
+    """Write the page of a run.
+
+    The same journal gives the same page, byte for byte. It is written aside and moved into place, so that a
+    browser that looks at it while the run goes on never sees half of it.
+
+    Args:
+        run_folder: holds `journal.jsonl`.
+        target: file to write; by default `report.html` in the run's folder.
+
+    Returns:
+        The file written.
+
+    Raises:
+        JournalError: there is no journal, or it is damaged.
+        SpaceError: the journal's space cannot be.
+        ReportError: the page cannot be written.
+    """
+    target = Path(target) if target is not None else Path(run_folder) / "report.html"
+    view = build_view(read_journal(Path(run_folder) / "journal.jsonl"))
+    content = build_page(view).encode()
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(target)
+    except OSError as error:
+        raise ReportError(f"{target}: the report cannot be written ({error.strerror})") from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return target
+
+
+def build_page(view: View) -> str:
+    """The page as HTML."""
+    sections = [
+        _headline(view),
+        tag("div", progress_section(view), curves_section(view), class_="pair"),
+        section("The winner beside the start", None, winner_table(view.state, view.space)),
+        genes_section(view),
+        anchors_section(view),
+        section(
+            "Trials",
+            "A click on a column's head sorts by it. Fitness is that of a trial's best epoch.",
+            trials_table(view.state, view.space),
+        ),
+        section("Provenance", "What is needed to run this again.", provenance_list(view.state.header)),
+        tag("footer", f"Made by Beagle from the journal as it stood on {moment(view.state.updated_at)}."),
+    ]
+    return page(f"{view.state.name} · evolution", *sections)
+
+
+def _headline(view: View) -> Html:
+    state = view.state
+    settings = state.header.get("settings")
+    plain = settings.items() if isinstance(settings, dict) else ()
+    # Of a path the last part is enough here: the whole stands under provenance.
+    words = [
+        f"{key} {str(value).rpartition('/')[2]}"
+        for key, value in plain
+        if isinstance(value, str | int | float)
+    ]
+    title = tag("h1", state.name, " ", tag("span", _standing(state), class_="state"))
+    when = f"Begun {moment(state.header.get('time'))}; newest event {moment(state.updated_at)}."
+    return join(
+        [
+            tag(
+                "header",
+                tag("p", "Hyperparameter evolution", class_="eyebrow"),
+                title,
+                tag("p", " · ".join(words[:6]), class_="soft line") if words else None,
+                tag("p", when, class_="soft line"),
+            ),
+            tag(
+                "div",
+                _fitness_tile(view),
+                _trials_tile(state),
+                _time_tile(view),
+                _recall_tile(state),
+                class_="tiles",
+            ),
+        ]
+    )
+
+
+def _standing(state: RunState) -> str:
+    if not state.running and len(state.trials) >= state.budget:
+        return "finished"
+    return f"stopped: {state.stopped}" if state.stopped is not None else "in progress"
+
+
+def _tile(label: str, figure: object, unit: str, more: object) -> Html:
+    unit_text = tag("span", f" {unit}", class_="unit") if unit else None
+    return tag(
+        "div",
+        tag("div", label, class_="label"),
+        tag("b", figure, unit_text),
+        tag("div", more, class_="more"),
+        class_="tile",
+    )
+
+
+def _fitness_tile(view: View) -> Html:
+    best, start = view.best, view.start
+    if best is None:
+        return _tile("Best fitness", "–", "", "no trial has finished yet")
+    if start is None:
+        return _tile(
+            "Best fitness", fixed(best.fitness), f"trial {best.trial.id}", "the start has no fitness"
+        )
+    if best.trial is start.trial:
+        return _tile("Best fitness", fixed(best.fitness), "", "the start configuration still leads")
+    gain = best.fitness - start.fitness
+    share = f" ({100 * gain / start.fitness:+.3g} %)" if start.fitness > 0 else ""
+    more = join([f"start {fixed(start.fitness)}, ", tag("span", f"+{fixed(gain)}{share}", class_="gain")])
+    return _tile("Best fitness", fixed(best.fitness), f"trial {best.trial.id}", more)
+
+
+def _trials_tile(state: RunState) -> Html:
+    failed = tag("span", f"{len(state.failed)} failed", class_="bad" if state.failed else None)
+    more = join([f"{len(state.finished)} finished, ", failed, f", {len(state.running)} running"])
+    return _tile("Trials ended", len(state.finished) + len(state.failed), f"of {state.budget}", more)
+
+
+def _time_tile(view: View) -> Html:
+    training = 0.0
+    for trial in view.state.trials.values():
+        spent = drawable(trial.seconds)
+        if spent is None and trial.reported_at is not None:
+            spent = trial.reported_at - trial.asked_at
+        training += spent or 0.0
+    resources = view.state.header.get("resources")
+    at_once = drawable(resources.get("concurrent")) if isinstance(resources, dict) else None
+    more = f"{duration(training)} of training" + (
+        f", {at_once:.0f} at once" if at_once and at_once > 1 else ""
+    )
+    figure, unit = duration(view.seconds).split(" ")
+    return _tile("Time spent", figure, unit, more)
+
+
+def _recall_tile(state: RunState) -> Html | None:
+    shapes = box_shapes(state)
+    before, after = anchor_metric(shapes, "before", "bpr"), anchor_metric(shapes, "after", "bpr")
+    if before is None and after is None:
+        return None
+    if after is None:
+        return _tile("Best possible recall", short(before), "", "of the given anchors")
+    more = "of the fitted anchors" if before is None else f"fitted; the given anchors {short(before)}"
+    return _tile("Best possible recall", short(after), "", more)

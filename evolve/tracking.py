@@ -1,0 +1,350 @@
+"""The one door to MLflow: a run's journal, mirrored as one parent run with a child per trial.
+
+Mirroring is a comparison of the journal with what the server holds, so there is one way of doing it: the live driver
+does it again and again in a thread, `beagle sync` does it once, and both may be repeated without doubling anything.
+With the server away the thread says so once and tries again; the evolution never waits for it.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evolve.journal import RunState, TrialState, fold, read_journal
+from evolve.ledger import trial_folder
+from evolve.space import EvolveError
+from evolve.trainable import FAILURE_NOTE
+
+logger = logging.getLogger(__name__)
+
+RUN_TAG = "beagle.run_id"
+TRIAL_TAG = "beagle.trial"
+EXPERIMENT = "beagle"
+METRICS_PER_CALL = 1000
+PARAMS_PER_CALL = 100
+
+# Without these MLflow's client asks a dead server for minutes, and reports its own use to its makers.
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+}
+
+
+class TrackingError(EvolveError):
+    """MLflow can't be reached or refuses what it is given."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where a run's results go.
+
+    Attributes:
+        uri: MLflow tracking URI.
+        artifacts: Folder of the artifacts for a store of our own; None leaves it to the server.
+        experiment: Name of the MLflow experiment.
+    """
+
+    uri: str
+    artifacts: Path | None = None
+    experiment: str = EXPERIMENT
+
+
+def default_store(runs: Path, environment: dict[str, str] | os._Environ[str] = os.environ) -> Store:
+    """`MLFLOW_TRACKING_URI` where it is set, else a SQLite store in the folder that holds the runs.
+
+    Args:
+        runs: Folder of all runs.
+        environment: Variables to look in.
+    """
+    uri = environment.get("MLFLOW_TRACKING_URI")
+    experiment = environment.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+    if uri:
+        return Store(uri, experiment=experiment)
+    runs = runs.resolve()
+    return Store(f"sqlite:///{runs / 'mlflow.db'}", runs / "mlartifacts", experiment)
+
+
+@dataclass
+class _Child:
+    run_id: str
+    epochs: set[int] = field(default_factory=set)
+    closed: bool = False
+
+
+class Mirror:
+    """Brings MLflow level with a run's journal. Not for several threads at once."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            folder: The run folder.
+            store: Where to send.
+        """
+        self._folder = folder.resolve()
+        self._store = store
+        self._client: Any = None
+        self._run_key = ""
+        self._parent: str | None = None
+        self._experiment: str | None = None
+        self._children: dict[int, _Child] = {}
+        self._best_logged = -1
+        self.sent = 0
+
+    def push(self, state: RunState, *, final: bool = False) -> None:
+        """Send what MLflow does not hold yet.
+
+        Args:
+            state: The fold of the journal.
+            final: No more will come: stale runs are closed, and the report goes along.
+
+        Raises:
+            TrackingError: MLflow did not answer or refused; what was sent stays, the rest is sent by the next push.
+        """
+        os.environ.update(ENVIRONMENT)
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415  (seconds to import, and only used here)
+
+        try:
+            if self._parent is None:
+                self._open(state)
+            for trial in state.trials.values():
+                self._push_trial(trial)
+            self._push_best(state)
+            if final:
+                self._finish(state)
+        except (MlflowException, OSError) as error:
+            first_line = str(error).strip().split("\n")[0]
+            raise TrackingError(f"MLflow at {self._store.uri} did not take it: {first_line[:200]}") from error
+
+    def _open(self, state: RunState) -> None:
+        from mlflow import MlflowClient  # noqa: PLC0415
+        from mlflow.entities import ViewType  # noqa: PLC0415
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it makes
+        self._client = MlflowClient(self._store.uri)
+        experiment = self._client.get_experiment_by_name(self._store.experiment)
+        if experiment is None:
+            location = self._store.artifacts.as_uri() if self._store.artifacts else None
+            self._experiment = self._client.create_experiment(self._store.experiment, location)
+        else:
+            self._experiment = experiment.experiment_id
+        self._run_key = run_key(state)
+        wanted = f"tags.`{RUN_TAG}` = '{self._run_key}'"
+        found = self._client.search_runs([self._experiment], wanted, ViewType.ALL, max_results=50_000)
+        parents = [run for run in found if TRIAL_TAG not in run.data.tags]
+        self._parent = self._recall_parent(parents[0], state) if parents else self._create_parent(state)
+        self._children = {
+            int(run.data.tags[TRIAL_TAG]): self._recall(run) for run in found if TRIAL_TAG in run.data.tags
+        }
+
+    def _recall_parent(self, run: Any, state: RunState) -> str:
+        run_id = str(run.info.run_id)
+        history = self._client.get_metric_history(run_id, "best_fitness") if run.data.metrics else []
+        self._best_logged = max((point.step for point in history), default=-1)
+        if run.info.status != "RUNNING" and (state.running or len(state.trials) < state.budget):
+            self._client.update_run(run_id, status="RUNNING")  # it was ended, and goes on
+        return run_id
+
+    def _recall(self, run: Any) -> _Child:
+        history = self._client.get_metric_history(run.info.run_id, "fitness") if run.data.metrics else []
+        return _Child(run.info.run_id, {point.step for point in history}, run.info.status != "RUNNING")
+
+    def _create_parent(self, state: RunState) -> str:
+        header = state.header
+        run = self._client.create_run(
+            self._experiment,
+            start_time=_milliseconds(header["time"]),
+            run_name=state.name,
+            tags={RUN_TAG: self._run_key, "beagle.folder": self._folder.name},
+        )
+        settings = {**header.get("settings", {}), **header.get("provenance", {}), "seed": header.get("seed")}
+        self._log_params(run.info.run_id, _flat(settings))
+        return str(run.info.run_id)
+
+    def _push_trial(self, trial: TrialState) -> None:
+        child = self._children.get(trial.id)
+        if child is not None and child.closed:
+            return
+        if child is None:
+            child = self._create_child(trial)
+        points = [
+            (name, value, _milliseconds(trial.reported_at or trial.asked_at), epoch)
+            for epoch, metrics in trial.reports.items()
+            if epoch not in child.epochs
+            for name, value in metrics.items()
+            if value is not None
+        ]
+        self._log_metrics(child.run_id, points)
+        child.epochs |= trial.reports.keys()
+        if trial.status != "running":
+            self._close_trial(child, trial)
+
+    def _create_child(self, trial: TrialState) -> _Child:
+        tags = {
+            RUN_TAG: self._run_key,
+            TRIAL_TAG: str(trial.id),
+            "mlflow.parentRunId": str(self._parent),
+            "beagle.origin": str(trial.origin.get("kind", "")),
+            "beagle.parents": " ".join(map(str, trial.origin.get("parents", []))),
+        }
+        name = f"trial-{trial.id:04d}"
+        started = _milliseconds(trial.asked_at)
+        run = self._client.create_run(self._experiment, start_time=started, run_name=name, tags=tags)
+        self._log_params(run.info.run_id, _flat(trial.config))
+        child = _Child(str(run.info.run_id))
+        self._children[trial.id] = child
+        return child
+
+    def _close_trial(self, child: _Child, trial: TrialState) -> None:
+        ended = _milliseconds(trial.told_at or time.time())
+        summary = {f"best_{name}": value for name, value in trial.metrics.items() if value is not None}
+        if trial.fitness is not None:
+            summary["best_fitness"] = trial.fitness
+        self._log_metrics(child.run_id, [(name, value, ended, 0) for name, value in summary.items()])
+        if trial.reason:
+            self._client.set_tag(child.run_id, "beagle.reason", trial.reason)
+        folder = trial_folder(self._folder, trial.id)
+        for path in (
+            *(self._folder / name for name in trial.result.get("artifacts", ())),
+            folder / FAILURE_NOTE,
+        ):
+            if path.is_file():
+                self._client.log_artifact(child.run_id, str(path))
+        status = "FINISHED" if trial.status == "finished" else "FAILED"
+        self._client.set_terminated(child.run_id, status, ended)
+        child.closed = True
+
+    def _push_best(self, state: RunState) -> None:
+        """The best so far over the number of trials told: the parent's one curve."""
+        best, points = float("-inf"), []
+        told = sorted(
+            (trial for trial in state.trials.values() if trial.told_at is not None),
+            key=lambda trial: trial.told_at or 0.0,
+        )
+        for step, trial in enumerate(told):
+            best = max(best, trial.fitness if trial.fitness is not None else best)
+            if step > self._best_logged and best > float("-inf"):
+                points.append(("best_fitness", best, _milliseconds(trial.told_at or 0.0), step))
+        self._log_metrics(str(self._parent), points)
+        self._best_logged = len(told) - 1
+
+    def _finish(self, state: RunState) -> None:
+        for artifact in ("report.html", "journal.jsonl"):
+            if (self._folder / artifact).is_file():
+                self._client.log_artifact(self._parent, str(self._folder / artifact))
+        best = state.best()
+        if best is not None:
+            self._client.set_tag(self._parent, "beagle.best_trial", str(best.id))
+        if not state.running:
+            self._client.set_terminated(self._parent, "FINISHED", _milliseconds(state.updated_at))
+
+    def _log_metrics(self, run_id: str, points: Iterable[tuple[str, float, int, int]]) -> None:
+        from mlflow.entities import Metric  # noqa: PLC0415
+
+        metrics = [Metric(name, value, stamp, step) for name, value, stamp, step in points]
+        for start in range(0, len(metrics), METRICS_PER_CALL):
+            self._client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+        self.sent += len(metrics)
+
+    def _log_params(self, run_id: str, params: dict[str, Any]) -> None:
+        from mlflow.entities import Param  # noqa: PLC0415
+
+        entries = [Param(key, str(value)[:6000]) for key, value in params.items()]
+        for start in range(0, len(entries), PARAMS_PER_CALL):
+            self._client.log_batch(run_id, params=entries[start : start + PARAMS_PER_CALL])
+
+
+class LiveMirror:
+    """A thread that keeps MLflow level with a running evolution."""
+
+    def __init__(self, folder: Path, store: Store, period_s: float = 3.0) -> None:
+        """Nothing is sent before `start`.
+
+        Args:
+            folder: The run folder.
+            store: Where to send.
+            period_s: Seconds between two comparisons.
+        """
+        self._folder = folder.resolve()  # a driver changes the current folder for a moment
+        self._mirror = Mirror(folder, store)
+        self._period_s = period_s
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
+        self.problem: TrackingError | None = None
+
+    def start(self) -> None:
+        """Begin mirroring."""
+        self._thread.start()
+
+    def close(self, patience_s: float = 60.0) -> TrackingError | None:
+        """Send the rest, and end the thread.
+
+        Args:
+            patience_s: How long to wait; what is not sent by then is left to `beagle sync`.
+
+        Returns:
+            What kept MLflow from being level with the journal; None where nothing did.
+        """
+        self._end.set()
+        self._thread.join(patience_s)
+        if self._thread.is_alive():
+            return TrackingError("MLflow is too slow to wait for")
+        return self.problem
+
+    def _run(self) -> None:
+        while not self._end.wait(self._period_s):
+            self._push(final=False)
+        self._push(final=True)
+
+    def _push(self, *, final: bool) -> None:
+        try:
+            self._mirror.push(fold(read_journal(self._folder / "journal.jsonl")), final=final)
+            self.problem = None
+        except EvolveError as error:
+            if self.problem is None:
+                logger.warning("%s; the evolution goes on (`beagle sync` fills it in)", error)
+            self.problem = error if isinstance(error, TrackingError) else TrackingError(str(error))
+
+
+def sync(folder: Path, store: Store) -> int:
+    """Bring MLflow level with a run's journal, whether or not the run is still going.
+
+    Args:
+        folder: The run folder.
+        store: Where to send.
+
+    Returns:
+        How many metric values were sent.
+
+    Raises:
+        TrackingError: MLflow did not answer or refused.
+    """
+    mirror = Mirror(folder, store)
+    mirror.push(fold(read_journal(folder / "journal.jsonl")), final=True)
+    return mirror.sent
+
+
+def run_key(state: RunState) -> str:
+    """What a run is known by in MLflow, the same at every resume and in a copied folder."""
+    return f"{state.name}-{state.header['time']:.6f}"
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,171 @@
+"""What a worker runs: an objective, handed one trial's assignment and a way to report.
+
+The search knows no detector. It is given an *objective*, a function that any process can import. Whatever the
+objective leaves in its folder is what a retry continues from, so a retry needs nothing but the same assignment.
+"""
+
+import contextlib
+import fcntl
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+Report = Callable[[int, dict[str, float]], None]
+
+FAILURE_NOTE = "failure.txt"
+LOG_NAME = "log.txt"
+WORKER_DIED = "the worker process died (killed, out of memory, or its node was lost)"
+
+
+class TrialError(RuntimeError):
+    """A trial that can't go on for a reason outside its configuration."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One trial as a worker receives it: plain data only.
+
+    Attributes:
+        trial: The trial's number, from 0.
+        config: Gene name to value, in the genes' own units.
+        settings: What the run's header says for every trial (data, model, epochs, ...); opaque to evolve.
+        folder: Where the trial writes, the same at every attempt.
+        cpus: CPUs that this trial may use, hence its number of threads.
+    """
+
+    trial: int
+    config: dict[str, float | int]
+    settings: dict[str, Any]
+    folder: str
+    cpus: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended.
+
+    Attributes:
+        fitness: Of the best epoch; None for a failed trial.
+        metrics: The best epoch's metrics.
+        history: Metrics of every epoch, in order; fills what a dead worker could not report.
+        reason: Why it failed, in one line; None where it did not.
+        result: What the objective leaves for the export (anchors, path of the best weights, notes).
+        seconds: Wall-clock time spent, all attempts together where the objective knows it.
+    """
+
+    fitness: float | None
+    metrics: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    reason: str | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return asdict(self)
+
+
+Objective = Callable[[Assignment, Report], Outcome]
+
+
+def run_trial(assignment: Assignment, objective: Objective, report: Report) -> Outcome:
+    """Run one attempt of a trial in this process.
+
+    A ValueError means that the configuration can't work, so it is an outcome: the same attempt would fail again.
+    Any other exception is left to the caller, which may retry; its last line is kept in the trial's folder, since
+    what crosses processes loses it.
+
+    Args:
+        assignment: The trial.
+        objective: The function to run.
+        report: Called with (epoch, metrics) after each epoch.
+
+    Returns:
+        How the trial ended.
+
+    Raises:
+        TrialError: Another process still works in this trial's folder.
+    """
+    folder = Path(assignment.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / FAILURE_NOTE
+    started = time.monotonic()
+    with claim_folder(folder), log_to(folder / LOG_NAME):
+        note.unlink(missing_ok=True)
+        try:
+            return objective(assignment, report)
+        except ValueError as error:
+            logging.getLogger(__name__).exception("trial %d can't run", assignment.trial)
+            return Outcome(None, reason=one_line(error), seconds=time.monotonic() - started)
+        except Exception as error:
+            logging.getLogger(__name__).exception("trial %d failed", assignment.trial)
+            with contextlib.suppress(OSError):  # a full disk is often the very failure we describe
+                note.write_text(one_line(error) + "\n" + traceback.format_exc(), encoding="utf-8")
+            raise
+
+
+def failure_reason(folder: Path) -> str:
+    """Why the last attempt in `folder` ended early, in one line."""
+    try:
+        lines = (folder / FAILURE_NOTE).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return WORKER_DIED
+    return lines[0] if lines else "the trial failed and could not write why (is the disk full?)"
+
+
+def one_line(error: BaseException) -> str:
+    """Name and message of `error` on one line of at most 300 characters."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
+
+
+@contextlib.contextmanager
+def claim_folder(folder: Path, patience_s: float = 60.0) -> Iterator[None]:
+    """Hold a trial's folder; the system lets go of it when the process ends, however it ends.
+
+    After a driver's death its orphans live on for a few seconds: a successor waits for them, so that two
+    processes never write one checkpoint.
+
+    Args:
+        folder: The trial's folder.
+        patience_s: How long to wait for another holder.
+
+    Raises:
+        TrialError: It was still held when patience ended.
+    """
+    deadline = time.monotonic() + patience_s
+    with (folder / ".claim").open("w") as handle:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TrialError(f"{folder} is still in use by another process") from None
+                time.sleep(0.2)
+        yield
+
+
+@contextlib.contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Send this process's log records of level INFO and above to `path` too."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(min(level, logging.INFO) if level else logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.close()

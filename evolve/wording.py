@@ -1,0 +1,39 @@
+"""How the report and the export say times, durations and origins."""
+
+import time
+from typing import Any
+
+
+def moment(seconds: object) -> str:
+    """Unix seconds as a date and time in UTC, so that one journal reads the same everywhere.
+
+    >>> moment(0.0)
+    '1970-01-01 00:00 UTC'
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 2e11:
+        return "an unknown time"
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def duration(seconds: float) -> str:
+    """A span of time, short.
+
+    >>> duration(42.4), duration(600), duration(9000), duration(400000)
+    ('42 s', '10 min', '2.5 h', '4.6 days')
+    """
+    for limit, unit, name, digits in ((90, 1, "s", 0), (5400, 60, "min", 0), (172800, 3600, "h", 1)):
+        if seconds < limit:
+            return f"{seconds / unit:.{digits}f} {name}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def origin_words(origin: dict[str, Any]) -> str:
+    """How the search made a trial.
+
+    >>> origin_words({"kind": "crossover", "parents": [3, 8]})
+    'crossover of 3, 8'
+    """
+    parents = origin.get("parents")
+    names = ", ".join(str(parent) for parent in parents) if isinstance(parents, list) else ""
+    kind = str(origin.get("kind") or "unknown")
+    return f"{kind} of {names}" if names else kind

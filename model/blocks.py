@@ -1,0 +1,208 @@
+"""The layers that detectors are made of: they know nothing of YAML.
+
+Names of their parts are those of published weights, so that these load.
+"""
+
+import torch
+from torch import Tensor, nn
+
+BATCH_NORM_EPS = 1e-3  # both as in YOLOv5, whose weights expect them
+BATCH_NORM_MOMENTUM = 0.03
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Return batch normalisation with the figures of the YOLOv5 family."""
+    return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
+
+
+class Conv(nn.Module):
+    """Convolution without bias, batch normalisation, SiLU.
+
+    Args:
+        c_in: channels in.
+        c_out: channels out.
+        kernel: side of the kernel.
+        stride: step of the kernel.
+        padding: None is half the kernel, which keeps the size at stride 1.
+        groups: groups of the convolution.
+        activation: False leaves the SiLU out.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int = 1,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
+        activation: bool = True,
+    ) -> None:
+        super().__init__()
+        padding = kernel // 2 if padding is None else padding
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
+        self.bn = batch_norm(c_out)
+        self.act: nn.Module = nn.SiLU(inplace=True) if activation else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, c_in, rows, columns) to (batch, c_out, rows / stride, columns / stride)."""
+        y: Tensor = self.act(self.bn(self.conv(x)))
+        return y
+
+
+class Bottleneck(nn.Module):
+    """A 1×1 and a 3×3 convolution, with a shortcut round both where the channels allow it."""
+
+    def __init__(
+        self, c_in: int, c_out: int, shortcut: bool = True, groups: int = 1, expansion: float = 0.5
+    ) -> None:
+        super().__init__()
+        hidden = int(c_out * expansion)
+        self.cv1 = Conv(c_in, hidden, 1)
+        self.cv2 = Conv(hidden, c_out, 3, groups=groups)
+        self.add = shortcut and c_in == c_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, c_in, rows, columns) to (batch, c_out, rows, columns)."""
+        y: Tensor = self.cv2(self.cv1(x))
+        return x + y if self.add else y
+
+
+def bottlenecks(channels: int, number: int, shortcut: bool, groups: int) -> nn.Sequential:
+    """Return `number` bottlenecks in sequence that don't narrow inside, as the CSP blocks use them."""
+    return nn.Sequential(*(Bottleneck(channels, channels, shortcut, groups, 1.0) for _ in range(number)))
+
+
+class C3(nn.Module):
+    """Cross-stage partial block with three convolutions: one branch through the bottlenecks, one past them.
+
+    Source: CSPNet (Wang et al. 2019) as YOLOv5 v4 and later simplify it.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        number: int = 1,
+        shortcut: bool = True,
+        groups: int = 1,
+        expansion: float = 0.5,
+    ) -> None:
+        super().__init__()
+        hidden = int(c_out * expansion)
+        self.cv1 = Conv(c_in, hidden, 1)
+        self.cv2 = Conv(c_in, hidden, 1)
+        self.cv3 = Conv(2 * hidden, c_out, 1)
+        self.m = bottlenecks(hidden, number, shortcut, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, c_in, rows, columns) to (batch, c_out, rows, columns)."""
+        y: Tensor = self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
+        return y
+
+
+class BottleneckCSP(nn.Module):
+    """Cross-stage partial block with plain convolutions and one batch normalisation over both branches.
+
+    Source: CSPNet (Wang et al. 2019), https://arxiv.org/abs/1911.11929, as YOLOv5 up to v3.1 uses it.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        number: int = 1,
+        shortcut: bool = True,
+        groups: int = 1,
+        expansion: float = 0.5,
+    ) -> None:
+        super().__init__()
+        hidden = int(c_out * expansion)
+        self.cv1 = Conv(c_in, hidden, 1)
+        self.cv2 = nn.Conv2d(c_in, hidden, 1, bias=False)
+        self.cv3 = nn.Conv2d(hidden, hidden, 1, bias=False)
+        self.cv4 = Conv(2 * hidden, c_out, 1)
+        self.bn = batch_norm(2 * hidden)
+        self.act: nn.Module = nn.SiLU(inplace=True)
+        self.m = bottlenecks(hidden, number, shortcut, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, c_in, rows, columns) to (batch, c_out, rows, columns)."""
+        both = torch.cat((self.cv3(self.m(self.cv1(x))), self.cv2(x)), 1)
+        y: Tensor = self.cv4(self.act(self.bn(both)))
+        return y
+
+
+class SPP(nn.Module):
+    """Spatial pyramid pooling: the input beside its maxima over windows of several sizes.
+
+    Source: He et al. 2014, https://arxiv.org/abs/1406.4729, in the form of YOLOv3-SPP.
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernels: tuple[int, ...] = (5, 9, 13)) -> None:
+        super().__init__()
+        hidden = c_in // 2
+        self.cv1 = Conv(c_in, hidden, 1)
+        self.cv2 = Conv(hidden * (len(kernels) + 1), c_out, 1)
+        self.m = nn.ModuleList(nn.MaxPool2d(kernel, stride=1, padding=kernel // 2) for kernel in kernels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, c_in, rows, columns) to (batch, c_out, rows, columns)."""
+        x = self.cv1(x)
+        y: Tensor = self.cv2(torch.cat([x, *(pool(x) for pool in self.m)], 1))
+        return y
+
+
+class SPPF(nn.Module):
+    """SPP by one small window three times over: with 5 it sees what 5, 9 and 13 see, at less cost."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int = 5) -> None:
+        super().__init__()
+        hidden = c_in // 2
+        self.cv1 = Conv(c_in, hidden, 1)
+        self.cv2 = Conv(hidden * 4, c_out, 1)
+        self.m = nn.MaxPool2d(kernel, stride=1, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, c_in, rows, columns) to (batch, c_out, rows, columns)."""
+        pooled = [self.cv1(x)]
+        for _ in range(3):
+            pooled.append(self.m(pooled[-1]))
+        y: Tensor = self.cv2(torch.cat(pooled, 1))
+        return y
+
+
+class Focus(nn.Module):
+    """Lays each 2×2 square of pixels into channels, then a Conv: half the size with nothing thrown away."""
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int = 1,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
+        activation: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv = Conv(4 * c_in, c_out, kernel, stride, padding, groups, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, c_in, rows, columns), both even, to (batch, c_out, rows / 2, columns / 2)."""
+        even, odd = x[..., ::2, :], x[..., 1::2, :]
+        corners = (even[..., ::2], odd[..., ::2], even[..., 1::2], odd[..., 1::2])
+        y: Tensor = self.conv(torch.cat(corners, 1))
+        return y
+
+
+class Concat(nn.Module):
+    """Lays tensors together, along the channels unless told otherwise."""
+
+    def __init__(self, dimension: int = 1) -> None:
+        super().__init__()
+        self.dimension = dimension
+
+    def forward(self, inputs: list[Tensor]) -> Tensor:
+        """Map tensors of one batch and size to one of all their channels, in the order given."""
+        return torch.cat(inputs, self.dimension)

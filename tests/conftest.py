@@ -1,0 +1,17 @@
+"""Fixtures that every room's tests may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data sets and golden files, or a skip that says where it was looked for."""
+    folder = Path(os.environ.get("BEAGLE_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"real data sets are not at {folder} (set BEAGLE_SHARED)")
+    return folder.resolve()

@@ -1,0 +1,166 @@
+"""The ledger's rules, without Ray: who runs when, and what a restart finds."""
+
+import math
+import resource
+from pathlib import Path
+
+import pytest
+
+from evolve import EvolveError, Gene, Journal, JournalError, Space, fold, read_journal
+from evolve.ledger import HOPELESS_TRIALS, Ledger, trial_folder
+from evolve.trainable import Outcome
+
+
+def open_run(folder: Path, trials: int = 4, space: Space | None = None) -> Journal:
+    journal = Journal(folder / "journal.jsonl")
+    if not read_journal(journal.path):
+        journal.append(
+            {
+                "event": "run",
+                "version": 1,
+                "name": "run",
+                "trials": trials,
+                "seed": 0,
+                "space": (space or Space([Gene("x", 0, 1)])).to_dict(),
+                "search": {},
+                "settings": {"epochs": 2},
+                "resources": {"cpus": 2.0},
+                "provenance": {},
+            }
+        )
+    return journal
+
+
+def test_a_space_that_is_used_up_ends_the_run_before_its_budget(tmp_path: Path) -> None:
+    with open_run(tmp_path, trials=5, space=Space([Gene("n", 0, 1, integer=True)])) as journal:
+        ledger = Ledger(tmp_path, journal)
+        for number in range(2):
+            assert ledger.next_assignment() is not None
+            ledger.ended(number, success())
+        assert ledger.next_assignment() is None
+        assert ledger.complete
+        assert ledger.fault is None
+
+
+def success(fitness: float = 0.5) -> Outcome:
+    rows = [{"fitness": fitness / 2}, {"fitness": fitness}]
+    return Outcome(fitness, rows[-1], rows, seconds=1.0)
+
+
+def test_a_trial_is_in_the_journal_before_it_is_handed_out(tmp_path: Path) -> None:
+    with open_run(tmp_path) as journal:
+        assignment = Ledger(tmp_path, journal).next_assignment()
+        assert assignment is not None
+        assert read_journal(journal.path)[-1]["event"] == "ask"
+        assert assignment.trial == 0
+        assert assignment.settings == {"epochs": 2}
+        assert assignment.cpus == 2.0
+        assert assignment.folder == str(trial_folder(tmp_path, 0))
+
+
+def test_the_budget_ends_the_handing_out_but_not_before_every_trial_is_told_the_run(tmp_path: Path) -> None:
+    with open_run(tmp_path, trials=2) as journal:
+        ledger = Ledger(tmp_path, journal)
+        assert ledger.next_assignment() is not None
+        assert ledger.next_assignment() is not None
+        assert ledger.next_assignment() is None
+        assert not ledger.complete
+        ledger.ended(1, success())
+        ledger.ended(0, success())
+        assert ledger.complete
+        assert ledger.remaining == 0
+
+
+def test_an_end_is_counted_once(tmp_path: Path) -> None:
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        ledger.next_assignment()
+        ledger.ended(0, success(0.4))
+        ledger.ended(0, success(0.9))
+    events = read_journal(tmp_path / "journal.jsonl")
+    assert [event["fitness"] for event in events if event["event"] == "tell"] == [0.4]
+
+
+def test_epochs_that_a_dead_worker_could_not_report_are_filled_in_from_the_history(tmp_path: Path) -> None:
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        ledger.next_assignment()
+        ledger.reported(0, 0, {"fitness": 0.25})
+        ledger.reported(0, 0, {"fitness": 0.25})
+        ledger.ended(0, success(0.5))
+        assert {e: row["fitness"] for e, row in ledger.state.trials[0].reports.items()} == {0: 0.25, 1: 0.5}
+    assert sum(event["event"] == "report" for event in read_journal(tmp_path / "journal.jsonl")) == 2
+
+
+@pytest.mark.parametrize("fitness", [None, math.nan, math.inf])
+def test_a_trial_without_a_finite_fitness_is_failed_with_a_reason(
+    tmp_path: Path, fitness: float | None
+) -> None:
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        ledger.next_assignment()
+        ledger.ended(0, Outcome(fitness))
+        trial = ledger.state.trials[0]
+        assert trial.status == "failed"
+        assert trial.reason == "the fitness is not a finite number"
+
+
+def test_after_a_restart_open_trials_come_first_under_their_own_numbers(tmp_path: Path) -> None:
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        configs = [ledger.next_assignment().config for _ in range(3)]  # type: ignore[union-attr]
+        ledger.ended(1, success())
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        again = [ledger.next_assignment() for _ in range(2)]
+        assert [(a.trial, a.config) for a in again if a] == [(0, configs[0]), (2, configs[2])]
+        assert ledger.state.trials[0].retries == ["the driver was restarted"]
+        fresh = ledger.next_assignment()
+        assert fresh is not None
+        assert fresh.trial == 3
+
+
+def test_a_run_broken_off_at_any_point_proposes_the_same_trials_as_an_unbroken_one(tmp_path: Path) -> None:
+    def run(folder: Path, *, restart: bool) -> list[dict[str, float]]:
+        journal = open_run(folder, trials=8)
+        ledger = Ledger(folder, journal)
+        for _ in range(8):
+            if restart:
+                journal.close()
+                journal = open_run(folder)
+                ledger = Ledger(folder, journal)
+            assignment = ledger.next_assignment()
+            assert assignment is not None
+            ledger.ended(assignment.trial, success(-((assignment.config["x"] - 0.3) ** 2)))
+        journal.close()
+        return [trial.config for trial in fold(read_journal(folder / "journal.jsonl")).trials.values()]
+
+    assert run(tmp_path / "whole", restart=False) == run(tmp_path / "broken", restart=True)
+
+
+def test_a_run_whose_every_trial_fails_is_given_up_with_the_last_reason(tmp_path: Path) -> None:
+    with open_run(tmp_path, trials=50) as journal:
+        ledger = Ledger(tmp_path, journal)
+        for number in range(HOPELESS_TRIALS):
+            assert ledger.next_assignment() is not None
+            ledger.ended(number, Outcome(None, reason="ValueError: no such image"))
+        assert ledger.next_assignment() is None
+        assert isinstance(ledger.fault, EvolveError)
+        assert "all failed, the last because: ValueError: no such image" in str(ledger.fault)
+
+
+def test_a_journal_that_can_not_be_written_stops_the_run_and_keeps_whole_lines(tmp_path: Path) -> None:
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        size = journal.path.stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
+        try:
+            assert ledger.next_assignment() is None
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert isinstance(ledger.fault, JournalError)
+        assert "journal.jsonl" in str(ledger.fault)
+        assert ledger.next_assignment() is None
+        assert journal.path.stat().st_size == size
+        assert not ledger.state.trials

@@ -1,0 +1,194 @@
+"""What a trained checkpoint is for: boxes on images, pictures of them, and figures on a split."""
+
+import colorsys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dataset import load
+from model import Detector, build
+from model.spec import ModelError
+from trainer import augment, checkpoint
+from trainer.config import TrainError
+from trainer.evaluate import Found, detect, evaluate
+from trainer.loader import read_image
+from trainer.prepare import Progress, build_val_loader, choose_device
+
+Image = NDArray[np.uint8]
+"""(H, W, 3) BGR."""
+
+GOLDEN_RATIO = 0.618033988749895
+"""Hues this share of the circle apart stay well apart, however many classes there are."""
+
+
+def load_detector(
+    path: str | Path, device: str | torch.device = "cpu"
+) -> tuple[Detector, tuple[str, ...], int]:
+    """Read a detector from a checkpoint of a training: the averaged weights, in eval mode.
+
+    Returns:
+        (detector, class names, image size in px that it was trained at)
+
+    Raises:
+        TrainError: The checkpoint cannot be read or is damaged.
+    """
+    state = checkpoint.load(path, device)
+    try:
+        detector = build(state["spec"])
+        detector.load_state_dict(state["ema"]["weights"])
+        names, image_size = tuple(state["names"]), int(state["image_size"])
+    except (KeyError, TypeError, RuntimeError, ModelError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TrainError(f"{path} is not a whole checkpoint of a training: {reason}") from error
+    return detector.to(device).eval(), names, image_size
+
+
+def predict(
+    checkpoint: str | Path | tuple[Detector, Sequence[str], int],
+    images: Iterable[str | Path | Image],
+    *,
+    confidence: float = 0.25,
+    iou: float = 0.45,
+    image_size: int | None = None,
+    device: str = "auto",
+) -> Iterator[Found]:
+    """Detect objects on images, one after another.
+
+    Args:
+        checkpoint: A path, or what `load_detector` gave.
+        images: Paths, or uint8 (H, W, 3) BGR as OpenCV reads them.
+        confidence: Least confidence of a detection, in [0, 1].
+        iou: Detections that overlap a better one of their class by more are dropped, in [0, 1].
+        image_size: Longer side in px that images are scaled to; None is that of the training.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Yields:
+        Per image (n, 6): xyxy px of the image as given, confidence, class; most confident first.
+
+    Raises:
+        TrainError: The checkpoint or an image cannot be read, or the device is not there.
+    """
+    where = choose_device(device)
+    loaded = checkpoint if isinstance(checkpoint, tuple) else load_detector(checkpoint)
+    detector = loaded[0].to(where).eval()
+    for image in images:
+        pixels = read_image(Path(image)) if isinstance(image, str | Path) else _check_image(image)
+        batch = _as_batch(pixels, image_size or loaded[2], detector.spec.grid)
+        yield detect(detector, batch, where, confidence=confidence, iou=iou, multi_label=False)[0]
+
+
+def draw(image: Image, detections: Found, names: Sequence[str]) -> Image:
+    """Draw boxes with class and confidence, one colour per class.
+
+    Args:
+        image: uint8 (H, W, 3) BGR; not edited.
+        detections: (n, 6) xyxy px, confidence, class; the most confident is drawn on top.
+        names: Class names.
+
+    Returns:
+        A new image of the same size.
+    """
+    canvas = np.ascontiguousarray(_check_image(image)).copy()
+    # Labels of the same share of a picture whether it is a thumbnail or a photograph, but never too small to read.
+    scale = max(max(canvas.shape[:2]) / 1600, 0.4)
+    line = max(round(2 * scale), 1)
+    for left, top, right, bottom, confidence, label in detections[::-1].tolist():
+        colour = class_colour(int(label))
+        corner = (round(left), round(top))
+        cv2.rectangle(canvas, corner, (round(right), round(bottom)), colour, line, cv2.LINE_AA)
+        _draw_label(canvas, f"{names[int(label)]} {confidence:.2f}", corner, colour, scale)
+    return canvas
+
+
+def class_colour(label: int) -> tuple[int, int, int]:
+    """A BGR colour, the same for a class on every picture.
+
+    >>> class_colour(0) != class_colour(1)
+    True
+    """
+    red, green, blue = colorsys.hsv_to_rgb(label * GOLDEN_RATIO % 1, 0.85, 0.95)
+    return round(blue * 255), round(green * 255), round(red * 255)
+
+
+def validate(
+    checkpoint: str | Path,
+    data: str | Path,
+    split: str = "val",
+    *,
+    batch_size: int = 16,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure a checkpoint on a split of a data set.
+
+    Args:
+        checkpoint: Of a training.
+        data: What `dataset.load` reads.
+        split: "train", "val" or "test".
+        batch_size: Images per forward pass.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        progress: Called with ("evaluate", images done, images).
+
+    Returns:
+        What `evaluate.measure` gives (`classes` is the table by class), and `split`, `images`, `image_size`.
+
+    Raises:
+        TrainError: The checkpoint cannot be read, or knows other classes than the data, or there is no such split.
+        dataset.DataError: The data cannot be read.
+    """
+    where = choose_device(device)
+    detector, names, image_size = load_detector(checkpoint, where)
+    dataset = load(data)
+    if dataset.names != names:
+        raise TrainError(
+            f"{checkpoint} knows the classes {', '.join(names)}, but {data} has {', '.join(dataset.names)}"
+        )
+    if split not in dataset.splits:
+        raise TrainError(f"split must be one of {', '.join(dataset.splits)}, but got {split!r}")
+    part = dataset.splits[split]
+    loader = build_val_loader(part, image_size, detector.spec.grid, batch_size=batch_size)
+    measured = evaluate(detector, loader, part, names, where, progress=progress)
+    return measured | {"split": split, "images": len(part.images), "image_size": image_size}
+
+
+def _check_image(image: Image) -> Image:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise TrainError(f"an image must be uint8 (H, W, 3), but got {image.dtype} {image.shape}")
+    return image
+
+
+def _as_batch(image: Image, image_size: int, grid: int) -> dict[str, Any]:
+    """A batch of one, as the loader would give it: the longer side at `image_size`, padded to the grid."""
+    height, width = image.shape[:2]
+    ratio = image_size / max(height, width)
+    size = (int(np.ceil(height * ratio / grid)) * grid, int(np.ceil(width * ratio / grid)) * grid)
+    fitted, ratios, pad = augment.letterbox(image, size, scale_up=True)
+    planes = np.ascontiguousarray(fitted[:, :, ::-1].transpose(2, 0, 1))
+    return {
+        "images": torch.from_numpy(planes)[None],
+        "ratio": [ratios],
+        "pad": [pad],
+        "sizes": [(height, width)],
+    }
+
+
+def _draw_label(
+    canvas: Image, text: str, corner: tuple[int, int], colour: tuple[int, int, int], scale: float
+) -> None:
+    """A filled plate with text, above the box's corner, or inside the box where there is no room above."""
+    thickness = max(round(1.5 * scale), 1)
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    tall = height + below + 2
+    left = int(np.clip(corner[0], 0, max(canvas.shape[1] - width - 2, 0)))
+    top = corner[1] - tall if corner[1] >= tall else corner[1]
+    cv2.rectangle(canvas, (left, top), (left + width + 2, top + tall), colour, cv2.FILLED)
+    # Black on light plates, white on dark ones, by the luminance of ITU-R BT.601.
+    bright = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 140
+    ink = (0, 0, 0) if bright else (255, 255, 255)
+    at = (left + 1, top + height + 1)
+    cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)

@@ -1,0 +1,188 @@
+"""What is settled before the first step: image size, anchors, initial weights, the device."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from anchors import fit, metrics
+from dataset import Split
+from model import Detector, build
+from model.loss import DetectionLoss, LossGains
+from model.spec import ModelSpec
+from trainer import checkpoint
+from trainer.config import AnchorTable, Hyperparameters, TrainConfig, TrainError, anchor_table
+from trainer.loader import DetectionSet, Loader, build_loader, rect_sizes
+
+TARGET_BPR = 0.98
+"""Best possible recall under which anchors are fitted anew."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total)."""
+
+
+def round_image_size(size: int, grid: int) -> tuple[int, str | None]:
+    """Round an image size up to the model's grid, at least twice the grid.
+
+    Args:
+        size: px.
+        grid: px, see `ModelSpec.grid`.
+
+    Returns:
+        (size in px, a note when it changed)
+
+    >>> round_image_size(641, 32)
+    (672, 'image size 672 instead of 641: a multiple of 32 px, at least 64')
+    """
+    rounded = max(-(-size // grid), 2) * grid
+    if rounded == size:
+        return size, None
+    return rounded, f"image size {rounded} instead of {size}: a multiple of {grid} px, at least {2 * grid}"
+
+
+def choose_anchors(
+    config: TrainConfig, spec: ModelSpec, wh_px: NDArray[np.float64], progress: Progress | None = None
+) -> tuple[AnchorTable, list[str]]:
+    """Decide which anchors the detector is built with, before its first step (AutoAnchor).
+
+    Given anchors are taken; "keep" takes the model's. With "auto" they are fitted when the best possible recall is
+    under `TARGET_BPR`, or when `hyp.anchors` asks for another number per level than the model has. A fit that is
+    no better than the model's anchors is not taken.
+
+    Args:
+        config: `anchors`, `seed`, and of `hyp` `anchors` and `anchor_t`.
+        spec: The model's own anchors.
+        wh_px: (N, 2) shapes of the training boxes at the image size.
+        progress: Called while fitting.
+
+    Returns:
+        (anchors in px, notes)
+
+    Raises:
+        TrainError: Given anchors have not one row per level of the model.
+    """
+    levels, per_level = len(spec.anchors), len(spec.anchors[0])
+    wanted = config.hyp.anchors or per_level
+    if not isinstance(config.anchors, str):
+        if len(config.anchors) != levels:
+            raise TrainError(
+                f"anchors must have {levels} levels for {spec.name}, but got {len(config.anchors)}"
+            )
+        return config.anchors, []
+    if config.anchors == "keep" or not len(wh_px):
+        why = "anchors are kept" if len(wh_px) else "there are no boxes to fit anchors to"
+        ignored = [f"hyp.anchors = {wanted} has no effect: {why}"] if wanted != per_level else []
+        return spec.anchors, ignored
+    before = metrics.evaluate(wh_px, np.asarray(spec.anchors), config.hyp.anchor_t)
+    if wanted == per_level and before.bpr >= TARGET_BPR:
+        return spec.anchors, []
+    fitted = fit(
+        wh_px,
+        levels=levels,
+        per_level=wanted,
+        threshold=config.hyp.anchor_t,
+        target_bpr=TARGET_BPR,
+        seed=config.seed,
+        start=np.asarray(spec.anchors) if wanted == per_level else None,
+        progress=(lambda done: progress("anchors", round(100 * done), 100)) if progress else None,
+    )
+    if wanted == per_level and fitted.after.bpr < before.bpr:
+        return spec.anchors, [f"anchors kept: recall {before.bpr:.4f} could not be raised by fitting them"]
+    # Rounded as model files write them, so that an exported model is the one that was trained.
+    return anchor_table(fitted.anchors.round(2)), [
+        f"anchors fitted, {wanted} per level: best possible recall {before.bpr:.4f} -> {fitted.after.bpr:.4f}, "
+        f"mean best ratio {before.mean_best_ratio:.3f} -> {fitted.after.mean_best_ratio:.3f}"
+    ]
+
+
+def build_detector(spec: ModelSpec, seed: int) -> Detector:
+    """A detector whose initial weights follow from the seed alone; torch's own generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(spec)
+
+
+def load_weights(detector: Detector, path: str | Path) -> str:
+    """Start from the averaged weights of a checkpoint: every tensor of the same name and shape is taken.
+
+    Anchors stay the detector's own.
+
+    Returns:
+        A note that counts the tensors.
+
+    Raises:
+        TrainError: The checkpoint cannot be read, or nothing in it fits.
+    """
+    given = checkpoint.load(path)["ema"]["weights"]
+    own = detector.state_dict()
+    fitting = {
+        key: tensor
+        for key, tensor in given.items()
+        if "anchor" not in key and key in own and own[key].shape == tensor.shape
+    }
+    if not fitting:
+        raise TrainError(f"{path}: none of its {len(given)} tensors fits {detector.spec.name}")
+    detector.load_state_dict(fitting, strict=False)
+    return f"started from {path}: {len(fitting)} of {len(own)} tensors taken"
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a configuration.
+
+    Raises:
+        TrainError: A CUDA device that this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise TrainError(
+            f"device {name} is not there: this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+    return device
+
+
+@contextlib.contextmanager
+def cpu_threads(threads: int | None) -> Iterator[None]:
+    """Run with so many CPU threads of torch, and leave the setting as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def build_loss(detector: Detector, hyp: Hyperparameters, image_size: int) -> DetectionLoss:
+    """The loss of a detector, its gains scaled to classes, image size (px) and levels."""
+    gains = LossGains(
+        box=hyp.box,
+        cls=hyp.cls,
+        obj=hyp.obj,
+        cls_pw=hyp.cls_pw,
+        obj_pw=hyp.obj_pw,
+        fl_gamma=hyp.fl_gamma,
+        label_smoothing=hyp.label_smoothing,
+        anchor_t=hyp.anchor_t,
+    )
+    return DetectionLoss(detector, gains.scaled(detector.classes, image_size, len(detector.strides)))
+
+
+def build_train_loader(config: TrainConfig, split: Split, image_size: int) -> Loader:
+    """Shuffled, augmented, square batches; order and augmentation follow from (seed, epoch)."""
+    samples = DetectionSet(split, image_size, config.hyp, config.augment, config.seed)
+    return build_loader(samples, config.batch_size, shuffle=True, workers=config.workers, seed=config.seed)
+
+
+def build_val_loader(
+    split: Split, image_size: int, grid: int, *, batch_size: int, workers: int = 0
+) -> Loader:
+    """Batches of a whole split, letterboxed: rectangular where that has fewer pixels than square ones."""
+    samples = DetectionSet(split, image_size, Hyperparameters(), augment=False, stride=grid)
+    aspects = np.sort(split.sizes[:, 1] / split.sizes[:, 0])
+    shapes = rect_sizes(aspects, batch_size, image_size, grid)
+    rect = sum(height * width for height, width in shapes) < len(shapes) * image_size**2
+    return build_loader(samples, batch_size, shuffle=False, workers=workers, seed=0, rect=rect)
