@@ -25,6 +25,8 @@ from anchors.objective import Objective, distances, evaluate_population
 _GAIN = 1e-7  # of worth: less doesn't count as progress
 _NICHE = 0.04  # two sets of which no anchor is further from the other's than this are taken for one
 _SMALLEST, _LARGEST = 0.003, 0.2  # scale of a mutation, in log space
+_PAIRS = 200  # of shapes, at least, that suggest a place between them
+_INSIDE = 1 - 1e-6  # just inside the reach, which ends before the threshold
 _JUMPS = 0.25  # share of children with an anchor moved to another shape
 
 
@@ -114,13 +116,28 @@ def refine(
 def _first_population(
     coarse: Bins, k: int, objective: Objective, rng: np.random.Generator, sizes: GeneticSettings
 ) -> list[Floats]:
-    wh = np.exp(coarse.logs)
-    worth = objective.worth(distances(coarse.logs, coarse.logs))
+    wh, places = np.exp(coarse.logs), _places(coarse, objective, rng)
+    worth = objective.worth(distances(places, coarse.logs))
     members = [np.log(kmeans(wh, k, rng, weights=coarse.weights, restarts=2, rounds=30))]
     for _ in range(sizes.seedings):
         seeds = seed_indices(wh, k, rng, coarse.weights)
-        members.append(coarse.logs[swap_search(seeds, worth, coarse.weights)])
+        members.append(places[swap_search(seeds, worth, coarse.weights)])
     return members
+
+
+def _places(coarse: Bins, objective: Objective, rng: np.random.Generator) -> Floats:
+    """Where the swap search may put an anchor, (m, 2): the shapes first.
+
+    Fitness is highest at shapes. But where recall counts more, an anchor may do best between shapes, with some of
+    them at the very edge of its reach: then half-ways between two shapes are added, and places that have one shape's
+    width and another's height at the edge, which is where a square that covers the most can always be moved to.
+    """
+    if not objective.bonus:
+        return coarse.logs
+    one, other = rng.integers(len(coarse), size=(2, max(len(coarse), _PAIRS)))
+    edge = objective.reach * _INSIDE * rng.choice([-1.0, 1.0], size=(len(one), 2))
+    corners = np.stack([coarse.logs[one, 0], coarse.logs[other, 1]], axis=1) + edge
+    return np.concatenate([coarse.logs, (coarse.logs[one] + coarse.logs[other]) / 2, corners])
 
 
 def _survivors(candidates: Floats, bins: Bins, objective: Objective, most: int) -> tuple[Floats, Floats]:

@@ -19,18 +19,18 @@ _GAIN = 1e-12  # less is rounding
 def swap_search(
     chosen: NDArray[np.intp], worth: Floats, weights: Floats, rounds: int = 100
 ) -> NDArray[np.intp]:
-    """Relocate one anchor at a time to the shape where it gains most, until none gains.
+    """Relocate one anchor at a time to the place where it gains most, until none gains.
 
-    Every pair of (shape, anchor to move there) is judged in each round: n × n + n × n × k operations.
+    Every pair of (place, anchor to move there) is judged in each round, at a cost of only m × n operations.
 
     Args:
-        chosen: (k,) indices of the shapes that are the first anchors.
-        worth: (n, n), ``[i, j]`` is the worth of an anchor at shape i for shape j, at least 0.
+        chosen: (k,) indices of the places that are the first anchors.
+        worth: (m, n), ``[i, j]`` is the worth of an anchor at place i for shape j, at least 0.
         weights: (n,) positive.
         rounds: Most relocations.
 
     Returns:
-        (k,) indices of shapes.
+        (k,) indices of places.
 
     Source:
         Partitioning around medoids (Kaufman and Rousseeuw, 1987) with the removal losses shared between candidates,
@@ -47,7 +47,7 @@ def swap_search(
         lost = (np.maximum(worth, next_best) - with_new) * weights
         order = np.argsort(nearest, kind="stable")
         present, starts = np.unique(nearest[order], return_index=True)
-        change = np.zeros((len(weights), len(chosen)))
+        change = np.zeros((len(worth), len(chosen)))
         change[:, present] = np.add.reduceat(lost[:, order], starts, axis=1)
         change += np.einsum("ij,j->i", with_new - best, weights)[:, None]
         place, old = np.unravel_index(int(change.argmax()), change.shape)

@@ -63,7 +63,7 @@ def plot_anchors(
     _draw_density(figure, axes, shapes, flat)
     measured = evaluate(shapes, flat, threshold)
     figures = (
-        f"{len(shapes):,} boxes  ·  recall {measured.bpr:.4f} at threshold {threshold:g}"
+        f"boxes: {len(shapes):,}  ·  recall {measured.bpr:.4f} at threshold {threshold:g}"
         f"  ·  fitness {measured.fitness:.4f}  ·  IoU {measured.mean_best_iou:.3f}"
     )
     axes.set_title(figures, loc="left", fontsize=9.5, color="#666666", pad=8)

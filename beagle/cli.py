@@ -21,10 +21,12 @@ from beagle import (
     demo_command,
     evolve_command,
     export_command,
+    jobs_command,
     model_command,
     predict_command,
     report_command,
     status_command,
+    submit_command,
     sync_command,
     train_command,
     val_command,
@@ -51,6 +53,8 @@ app.command("status")(status_command.status)
 app.command("report")(report_command.report)
 app.command("export")(export_command.export)
 app.command("sync")(sync_command.sync)
+app.command("submit", context_settings=submit_command.CONTEXT)(submit_command.submit)
+app.add_typer(jobs_command.app, name="jobs", help="Jobs that were submitted.")
 app.command("demo")(demo_command.demo)
 
 
@@ -86,6 +90,8 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if arguments is None else arguments
         code = app(words or ["--help"], prog_name="beagle", standalone_mode=False)
+        if code == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this
+            console.err.print("interrupted")
         return code if isinstance(code, int) else 0
     except typer.Exit as leave:
         return leave.exit_code

@@ -34,7 +34,9 @@ def evolve(
     anchors: Annotated[
         str, typer.Option("--anchors", help="auto fits poor anchors, fit always, keep never.")
     ] = "auto",
-    optimizer: Annotated[str, typer.Option("--optimizer", help="sgd, adamw or adam.")] = "sgd",
+    optimizer: Annotated[
+        str, typer.Option("--optimizer", help="sgd, adamw, adam, or auto: adamw for short trainings.")
+    ] = "auto",
     schedule: Annotated[str, typer.Option("--schedule", help="linear or cosine.")] = "linear",
     weights: Annotated[
         str | None, typer.Option("--weights", help="Checkpoint that every trial starts from.")
@@ -70,8 +72,8 @@ def evolve(
         genes=tuple(name.strip() for name in genes.split(",") if name.strip()),
         space=space,
         anchors=anchors,
+        optimizer=optimizer,
         training={
-            "optimizer": optimizer,
             "schedule": schedule,
             "device": device,
             "workers": workers,

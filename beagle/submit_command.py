@@ -15,7 +15,7 @@ CONTEXT = {"allow_interspersed_args": False}
 
 def submit(
     words: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND...", help="What follows `beagle`: evolve DATA …")
+        list[str], typer.Argument(metavar="COMMAND", help="What follows `beagle`, after a `--`.")
     ],
     to: Annotated[str, typer.Option("--to", help="Where it runs: local, on this machine.")] = "local",
     name: Annotated[str, typer.Option("--name", help="Of the job; by default the command's.")] = "",
@@ -23,8 +23,9 @@ def submit(
 ) -> None:
     """Run a command as a job that outlives this terminal, and print the job's id.
 
-    Relative paths are meant from the current folder. The command is written down, the environment is not: keep
-    secrets there.
+    For example: beagle submit -- evolve digits --trials 20
+
+    Relative paths are meant from the current folder. The command is written down, the environment is not.
     """
     from cluster.spec import JobSpec
     from cluster.submit import build_submitter

@@ -19,7 +19,9 @@ def train(
     epochs: Annotated[int, typer.Option("--epochs")] = 100,
     batch_size: Annotated[int, typer.Option("--batch-size")] = 16,
     hyp: Annotated[Path | None, typer.Option("--hyp", help="YAML file of hyperparameters.")] = None,
-    optimizer: Annotated[str, typer.Option("--optimizer", help="sgd, adamw or adam.")] = "sgd",
+    optimizer: Annotated[
+        str, typer.Option("--optimizer", help="sgd, adamw, adam, or auto: adamw for short trainings.")
+    ] = "auto",
     schedule: Annotated[str, typer.Option("--schedule", help="linear or cosine.")] = "linear",
     nominal_batch: Annotated[
         int | None,
@@ -43,11 +45,15 @@ def train(
     """Train a detector and keep its best and last checkpoints."""
     from beagle.folders import CommandError, unused_folder
     from beagle.genes import load_hyp
+    from beagle.wiring import choose_optimizer
+    from dataset import load
     from trainer import TrainConfig
     from trainer import train as run_training
 
     if resume and out is None:
         raise CommandError("--resume needs --out: the folder of the training to go on with")
+    dataset = load(data)
+    chosen = choose_optimizer(optimizer, len(dataset.train.images), batch_size, epochs)
     config = TrainConfig(
         data=data,
         model=model,
@@ -56,7 +62,7 @@ def train(
         batch_size=batch_size,
         image_size=image_size,
         hyp=load_hyp(hyp),
-        optimizer=optimizer,
+        optimizer=chosen,
         schedule=schedule,
         nominal_batch=nominal_batch,
         seed=seed,
@@ -68,7 +74,7 @@ def train(
         weights=weights,
         augment=augment,
     )
-    console.err.print(f"training {model} on {data} at {image_size} px; results in {config.out}")
+    console.err.print(f"training {model} on {data} at {image_size} px with {chosen}; results in {config.out}")
 
     def report(epoch: int, metrics: dict[str, float]) -> None:
         console.err.print(
@@ -78,7 +84,7 @@ def train(
         )
 
     with console.bars() as advance:
-        result = run_training(config, report=report, progress=advance)
+        result = run_training(config, report=report, dataset=dataset, progress=advance)
     for line in result.notes:
         console.note(line)
     if as_json:

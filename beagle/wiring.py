@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 SAMPLED_SHAPES = 2000
 PRODUCTION_EPOCHS = 300
+SHORT_TRAINING = 10_000
+"""Iterations below which AdamW is the better choice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,8 @@ class EvolveOptions:
         genes: Names to evolve; empty for the usual ones.
         space: A YAML file of genes and bounds instead.
         anchors: "auto" fits when the model's reach too few boxes, "fit" always, "keep" never.
-        training: Further fields of `TrainConfig` for every trial (optimizer, schedule, device, ...).
+        optimizer: As `TrainConfig` takes it, or "auto"; the same for all trials and for production.
+        training: Further fields of `TrainConfig` for every trial (schedule, device, ...).
         seed: Of the search and of each training.
     """
 
@@ -63,6 +66,7 @@ class EvolveOptions:
     genes: tuple[str, ...] = ()
     space: Path | None = None
     anchors: str = "auto"
+    optimizer: str = "auto"
     training: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
 
@@ -124,6 +128,26 @@ def fit_anchors(
     return FittedAnchors(fitted.anchors, before, fitted.after, fitted)
 
 
+def choose_optimizer(name: str, images: int, batch_size: int, epochs: int) -> str:
+    """The optimiser that "auto" stands for: AdamW for a short training, SGD for a long one.
+
+    From random weights AdamW is many epochs ahead at first (0.77 against 0.39 mAP@0.5 after 15 epochs of 205 images),
+    and SGD catches up over tens of thousands of iterations; the border is the one Ultralytics draws.
+
+    Args:
+        name: "auto", or what is taken as it is.
+        images: In the training split.
+        batch_size: Images per iteration.
+        epochs: Passes over them.
+
+    >>> choose_optimizer("auto", images=205, batch_size=16, epochs=100)
+    'adamw'
+    """
+    if name != "auto":
+        return name
+    return "adamw" if -(-images // batch_size) * epochs < SHORT_TRAINING else "sgd"
+
+
 def round_image_size(image_size: int, grid: int) -> int:
     """The next multiple of `grid` px from `image_size` on, at least two cells.
 
@@ -169,6 +193,9 @@ def start_run(
         "image_size": image_size,
         "seed": options.seed,
         **options.training,
+        "optimizer": choose_optimizer(
+            options.optimizer, len(data.train.images), options.batch_size, options.epochs
+        ),
         "hyp": options.hyp.to_dict(),
         "anchors": np.round(fitted.anchors, 2).tolist(),
     }

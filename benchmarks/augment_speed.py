@@ -16,6 +16,7 @@ import numpy as np
 
 from trainer import augment
 from trainer.config import Hyperparameters
+from trainer.warp import draw_warp, warp_labels
 
 SETTINGS = {
     "default (scale, translate)": Hyperparameters(),
@@ -41,12 +42,12 @@ def plain_mosaic(
         top, bottom = max(y, 0), min(y + height, 2 * size)
         canvas[top:bottom, left:right] = image[top - y : bottom - y, left - x : right - x]
         boxes.append(labels + np.array([0, x, y, x, y], np.float32))
-    warp = augment.draw_warp(rng, hyp, (2 * size, 2 * size), (size, size))
+    warp = draw_warp(rng, hyp, (2 * size, 2 * size), (size, size))
     if warp.matrix[2, 0] == warp.matrix[2, 1] == 0:
         out = cv2.warpAffine(canvas, warp.matrix[:2], (size, size), borderValue=(114, 114, 114))
     else:
         out = cv2.warpPerspective(canvas, warp.matrix, (size, size), borderValue=(114, 114, 114))
-    return out, augment.warp_labels(np.concatenate(boxes).clip(0, 2 * size), warp)
+    return out, warp_labels(np.concatenate(boxes).clip(0, 2 * size), warp)
 
 
 def plain_hsv(rng: np.random.Generator, image: np.ndarray, hyp: Hyperparameters) -> np.ndarray:

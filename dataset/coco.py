@@ -118,8 +118,11 @@ def _read_split(
     rows = _gather_rows(path, content, classes, faults)
     finder = _ImageFinder(path, split)
     for index, image in enumerate(content["images"]):
-        if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
-            faults.append(Fault(path, None, f"bad row: images[{index}] has no file_name", "left out"))
+        named = isinstance(image, dict) and isinstance(image.get("file_name"), str)
+        if not named or image.get("id") is None:
+            faults.append(
+                Fault(path, None, f"bad row: images[{index}] has no file_name or no id", "left out")
+            )
             continue
         marked = rows.get(_key(image.get("id")), [])
         array = np.array([row for row, _ in marked], dtype=np.float64).reshape(-1, 5)
@@ -133,9 +136,8 @@ def _gather_rows(
     path: Path, content: dict[str, Any], classes: dict[int, int], faults: list[Fault]
 ) -> dict[str, list[tuple[list[float], int]]]:
     """Rows (class, x1, y1, x2, y2) with their place in the list, by image."""
-    rows: dict[str, list[tuple[list[float], int]]] = {
-        _key(image.get("id")): [] for image in content["images"] if isinstance(image, dict)
-    }
+    identities = [image.get("id") for image in content["images"] if isinstance(image, dict)]
+    rows: dict[str, list[tuple[list[float], int]]] = {_key(one): [] for one in identities if one is not None}
     for index, annotation in enumerate(content["annotations"]):
         fault = _judge(annotation, rows, classes)
         if fault is not None:

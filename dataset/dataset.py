@@ -8,8 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def one_line(message: str) -> str:
+    """A message without line breaks, which file names and other people's texts may bring into it."""
+    return " ".join(message.splitlines())
+
+
 class DataError(ValueError):
     """A data set that cannot be used as it is; the message names the file and line, and is one line long."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,32 +48,41 @@ def gather_facts(paths: Iterable[Path], known: Mapping[Path, ImageFacts]) -> dic
         paths: Image files.
         known: Facts from before; they hold for a file whose length and time of change are the same.
     """
-
-    def look(path: Path) -> ImageFacts | None:
-        try:
-            status = path.stat()
-            before = known.get(path)
-            if before and (before.length, before.mtime_ns) == (status.st_size, status.st_mtime_ns):
-                return before
-            return _read_facts(path, status)
-        except (OSError, ValueError):  # ValueError: a NUL in the name
-            return None
-
+    found: dict[Path, ImageFacts | None] = {}
+    fresh: list[Path] = []
+    for path in dict.fromkeys(paths):
+        status = _status(path)
+        before = known.get(path)
+        if status and before and (before.length, before.mtime_ns) == (status.st_size, status.st_mtime_ns):
+            found[path] = before
+        elif status:
+            found[path] = None  # keeps its place
+            fresh.append(path)
     # Reading and hashing release the interpreter's lock, so that threads help.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        distinct = list(dict.fromkeys(paths))
-        found = zip(distinct, pool.map(look, distinct), strict=True)
-        return {path: facts for path, facts in found if facts is not None}
+        found.update(zip(fresh, pool.map(_read_facts, fresh), strict=True))
+    return {path: facts for path, facts in found.items() if facts is not None}
 
 
-def _read_facts(path: Path, status: os.stat_result) -> ImageFacts:
-    length = status.st_size
-    with path.open("rb") as file:
-        head = file.read(_WHOLE if length <= _WHOLE else _END)
-        tail = b""
-        if length > _WHOLE:
-            file.seek(-_END, os.SEEK_END)
-            tail = file.read(_END)
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return None
+
+
+def _read_facts(path: Path) -> ImageFacts:
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            length = status.st_size
+            head = file.read(_WHOLE if length <= _WHOLE else _END)
+            tail = b""
+            if length > _WHOLE:
+                file.seek(-_END, os.SEEK_END)
+                tail = file.read(_END)
+    except OSError:  # no permission, or a folder: looked at anew each time, since no file has this length
+        return ImageFacts(-1, 0, 0, 0, "")
     digest = hashlib.sha256(head)
     if tail:
         digest.update(tail)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset.dataset import one_line
 from dataset.images import ImageFacts
 from dataset.sources import Fault, RawImage, RawSet
 
@@ -166,5 +167,5 @@ def summarise(faults: Sequence[Fault], root: Path) -> tuple[str, ...]:
         places = [fault.place.removeprefix(f"{root}/") for fault in found[:_EXAMPLES]]
         places += ["…"] * (len(found) > _EXAMPLES)
         count = f"1 {what}" if len(found) == 1 else f"{len(found)} {_PLURALS.get(what, what)}"
-        lines.append(f"{count}, {action}: {', '.join(places)}")
+        lines.append(one_line(f"{count}, {action}: {', '.join(places)}"))
     return tuple(lines)

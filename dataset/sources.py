@@ -1,6 +1,7 @@
 """What readers find before any judgement, and how they read text, YAML and JSON that may be broken or hostile."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -225,11 +226,14 @@ def read_number(value: object) -> float:
 
 
 def list_images(folder: Path) -> Iterator[Path]:
-    """The image files in a folder and below it, in order of path; hidden files and folders are left out."""
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder).parts
-        if path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in inside):
-            yield path
+    """The image files in a folder by name, then those in the folders below it; hidden ones are left out."""
+    # os.walk works on text; pathlib's way of walking is several times slower.
+    for place, inner, names in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        here = Path(place)
+        for name in sorted(names):
+            if not name.startswith(".") and f".{name.rpartition('.')[2].lower()}" in IMAGE_SUFFIXES:
+                yield here / name
 
 
 def split_of(words: str) -> str:

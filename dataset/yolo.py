@@ -37,28 +37,27 @@ class _LabelFinder:
     """Finds label files by listing each folder once, which is far cheaper than asking for each file."""
 
     def __init__(self) -> None:
-        self._listed: dict[Path, frozenset[str]] = {}
+        self._listed: dict[Path, list[tuple[Path, frozenset[str]]]] = {}
 
     def find(self, image: Path) -> Path | None:
         """The label file of an image: under ``labels`` in place of ``images``, or else beside the image."""
-        for folder in self._folders(image.parent):
-            if f"{image.stem}.txt" in self._list(folder):
-                return folder / f"{image.stem}.txt"
-        return None
+        parent, name = image.parent, f"{image.stem}.txt"
+        if parent not in self._listed:
+            self._listed[parent] = [(folder, _list_names(folder)) for folder in _label_folders(parent)]
+        return next((folder / name for folder, names in self._listed[parent] if name in names), None)
 
-    def _folders(self, parent: Path) -> Iterator[Path]:
-        parts = parent.parts
-        if "images" in parts:
-            last = len(parts) - 1 - parts[::-1].index("images")
-            yield Path(*parts[:last], "labels", *parts[last + 1 :])
-        yield parent.parent / "labels"
-        yield parent
 
-    def _list(self, folder: Path) -> frozenset[str]:
-        if folder not in self._listed:
-            found = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
-            self._listed[folder] = frozenset(found)
-        return self._listed[folder]
+def _label_folders(parent: Path) -> Iterator[Path]:
+    parts = parent.parts
+    if "images" in parts:
+        last = len(parts) - 1 - parts[::-1].index("images")
+        yield Path(*parts[:last], "labels", *parts[last + 1 :])
+    yield parent.parent / "labels"
+    yield parent
+
+
+def _list_names(folder: Path) -> frozenset[str]:
+    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
 
 
 class _Collector:

@@ -8,78 +8,19 @@ Source: the augmentation of YOLOv4 (arXiv 2004.10934, section 3.4) as YOLOv5 pra
 perspective, mixup (arXiv 1710.09412), HSV jitter, flips, letterbox.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from trainer.config import Hyperparameters
+from trainer.images import Image, as_image, resize
+from trainer.warp import GREY, Labels, Scene, draw_warp, render, warp_labels
 
-Image = NDArray[np.uint8]
-Labels = NDArray[np.float32]
-Matrix = NDArray[np.float64]
 Sample = tuple[Image, Labels]
-
-GREY = 114
-"""Value of every pixel that no image covers."""
 
 MIXUP_BETA = 32.0
 """Both parameters of the Beta distribution of the blend: nearly always between 0.3 and 0.7."""
-
-NEAREST_DEPTH = 1e-3
-"""Points whose homogeneous coordinate is less lie at or behind the eye of a perspective and can't be seen."""
-
-
-@dataclass(frozen=True, eq=False)
-class Warp:
-    """A map from the px of a source to the px of a picture.
-
-    Attributes:
-        matrix: (3, 3), acts on columns (x, y, 1); continuous px, where the corner of an image is 0, 0.
-        size: Height, width of the picture.
-        area_scale: What the map was drawn to do to an area, perspective left aside.
-        window: x0, y0, width, height in source px, when the map only stretches this window over the picture.
-    """
-
-    matrix: Matrix
-    size: tuple[int, int]
-    area_scale: float
-    window: tuple[int, int, int, int] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """Images laid on a grey canvas, which need not be drawn whole.
-
-    Attributes:
-        size: Height, width of the canvas.
-        tiles: Images with the x and y of their top left corners; what leaves the canvas is not seen.
-    """
-
-    size: tuple[int, int]
-    tiles: tuple[tuple[Image, int, int], ...]
-
-    def is_one_image(self, size: tuple[int, int]) -> bool:
-        """Whether the canvas is exactly one image of this height and width."""
-        (image, x, y), *others = self.tiles
-        return not others and x == y == 0 and self.size == image.shape[:2] == size
-
-    def view(self, x0: int, y0: int, width: int, height: int) -> Image:
-        """The canvas seen through a window, which may reach beyond it; only this window is drawn."""
-        out = np.full((height, width, 3), GREY, np.uint8)
-        rows, columns = self.size
-        for image, x, y in self.tiles:
-            left, right = max(x, x0, 0), min(x + image.shape[1], x0 + width, columns)
-            top, bottom = max(y, y0, 0), min(y + image.shape[0], y0 + height, rows)
-            if left < right and top < bottom:
-                out[top - y0 : bottom - y0, left - x0 : right - x0] = image[
-                    top - y : bottom - y, left - x : right - x
-                ]
-        return out
 
 
 def letterbox(
@@ -109,60 +50,10 @@ def letterbox(
     left, right = _halves(size[1] - new_width)
     top, bottom = _halves(size[0] - new_height)
     if left or right or top or bottom:
-        image = _uint8(
+        image = as_image(
             cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(pad, pad, pad))
         )
     return image, (new_width / width, new_height / height), (left, top)
-
-
-def resize(image: Image, size: tuple[int, int], *, smooth: bool) -> Image:
-    """Resize to a height and width; `smooth` shrinks by area averages, several times slower than linear."""
-    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
-    interpolation = cv2.INTER_AREA if smooth and shrinks else cv2.INTER_LINEAR
-    return _uint8(cv2.resize(image, (size[1], size[0]), interpolation=interpolation))
-
-
-def draw_warp(
-    rng: np.random.Generator, hyp: Hyperparameters, source: tuple[int, int], size: tuple[int, int]
-) -> Warp:
-    """Draw a random perspective map: rotation, scale, shear, translation and perspective about the centre.
-
-    Where only scale and translation are asked for, the map is rounded so that the picture shows a window of
-    whole source px: a change of at most one px that lets the picture be resized, not warped, at a quarter of
-    the cost. Boxes go through the rounded map too.
-
-    Args:
-        rng: Always gives the same number of draws, whatever the hyperparameters.
-        hyp: `degrees`, `scale`, `shear`, `translate`, `perspective`.
-        source: Height, width of the source; its centre goes to the middle of the picture, ± translation.
-        size: Height, width of the picture.
-    """
-    draw = rng.uniform(-1.0, 1.0, 8)
-    scale = 1.0 + float(draw[3]) * hyp.scale
-    target = (0.5 + draw[6:8] * hyp.translate) * (size[1], size[0])
-    centre = np.array([source[1] / 2.0, source[0] / 2.0])
-    if hyp.degrees == hyp.shear == hyp.perspective == 0.0:
-        return _stretch(scale, centre, target, size)
-    perspective = np.eye(3)
-    perspective[2, :2] = draw[0:2] * hyp.perspective
-    angle = math.radians(float(draw[2]) * hyp.degrees)
-    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
-    rotation = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
-    shear = np.eye(3)
-    shear[0, 1], shear[1, 0] = np.tan(np.radians(draw[4:6] * hyp.shear))
-    return Warp(_shift(target) @ shear @ rotation @ perspective @ _shift(-centre), size, scale * scale)
-
-
-def _stretch(
-    scale: float, centre: NDArray[np.float64], target: NDArray[np.float64], size: tuple[int, int]
-) -> Warp:
-    window_wh = np.maximum(np.rint(np.array([size[1], size[0]]) / scale), 1.0)
-    factor = np.array([size[1], size[0]]) / window_wh
-    origin = np.rint(centre - target / factor)
-    matrix = np.diag([factor[0], factor[1], 1.0])
-    matrix[:2, 2] = -origin * factor
-    window = (int(origin[0]), int(origin[1]), int(window_wh[0]), int(window_wh[1]))
-    return Warp(matrix, size, float(factor[0] * factor[1]), window)
 
 
 def random_perspective(
@@ -180,8 +71,10 @@ def random_perspective(
     Returns:
         The image of that size and the labels (m, 5), m ≤ n, of the boxes that are still worth showing.
     """
-    warp = draw_warp(rng, hyp, (image.shape[0], image.shape[1]), size)
-    return render(Scene((image.shape[0], image.shape[1]), ((image, 0, 0),)), warp), warp_labels(labels, warp)
+    height, width = image.shape[:2]
+    scene = Scene((height, width), ((image, 0, 0),))
+    warp = draw_warp(rng, hyp, scene.size, size)
+    return render(scene, warp), warp_labels(labels, warp)
 
 
 def mosaic4(rng: np.random.Generator, samples: Sequence[Sample], size: int, hyp: Hyperparameters) -> Sample:
@@ -212,104 +105,10 @@ def mosaic4(rng: np.random.Generator, samples: Sequence[Sample], size: int, hyp:
     return render(scene, warp), warp_labels(joined, warp)
 
 
-def render(scene: Scene, warp: Warp) -> Image:
-    """The picture that a warp makes of a scene, bilinear; grey where it shows nothing of the canvas."""
-    height, width = warp.size
-    window = warp.window
-    # Beyond four times the area most of the window is grey: warping what is left costs less than drawing it.
-    if window is not None and window[2] * window[3] <= 4 * height * width:
-        if window == (0, 0, width, height) and scene.is_one_image(warp.size):
-            return scene.tiles[0][0]
-        view = scene.view(*window)
-        if (window[2], window[3]) == (width, height):
-            return view
-        return _uint8(cv2.resize(view, (width, height), interpolation=cv2.INTER_LINEAR))
-    x0, y0, x1, y1 = _seen_region(scene.size, warp)
-    view = scene.view(x0, y0, x1 - x0, y1 - y0)
-    # OpenCV counts px from their middles, we from the corner of the image.
-    matrix = _shift((-0.5, -0.5)) @ warp.matrix @ _shift((x0 + 0.5, y0 + 0.5))
-    options: dict[str, Any] = {"flags": cv2.INTER_LINEAR, "borderValue": (GREY, GREY, GREY)}
-    if warp.matrix[2, 0] == warp.matrix[2, 1] == 0.0:
-        return _uint8(cv2.warpAffine(view, matrix[:2], (width, height), **options))
-    return _uint8(cv2.warpPerspective(view, matrix, (width, height), **options))
-
-
-def _seen_region(canvas: tuple[int, int], warp: Warp) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 of the least part of the canvas that the picture shows, at least one px."""
-    height, width = warp.size
-    corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], np.float64)
-    found = np.linalg.inv(warp.matrix) @ corners
-    if found[2].min() < NEAREST_DEPTH:  # the horizon is in the picture
-        return 0, 0, canvas[1], canvas[0]
-    xy = found[:2] / found[2]
-    low, high = np.floor(xy.min(axis=1)) - 2, np.ceil(xy.max(axis=1)) + 2  # 2: bilinear needs a neighbour
-    x0, y0 = (int(min(max(v, 0), side - 1)) for v, side in zip(low, canvas[::-1], strict=True))
-    x1, y1 = (
-        int(min(max(v, start + 1), side)) for v, start, side in zip(high, (x0, y0), canvas[::-1], strict=True)
-    )
-    return x0, y0, x1, y1
-
-
-def warp_labels(labels: Labels, warp: Warp) -> Labels:
-    """Labels (n, 5) in source px to labels (m, 5) in px of the picture: boxes around the warped boxes.
-
-    Boxes are clipped to the picture; those that `worth_showing` refuses are left out.
-    """
-    if not len(labels):
-        return labels.copy()
-    before = labels[:, 1:].astype(np.float64)
-    after = _warp_boxes(before, warp.matrix)
-    height, width = warp.size
-    after = after.clip(0.0, (width, height, width, height))
-    keep = worth_showing(before, after, warp.area_scale)
-    return np.concatenate([labels[keep, :1], after[keep].astype(np.float32)], axis=1)
-
-
-def _warp_boxes(xyxy: NDArray[np.float64], matrix: Matrix) -> NDArray[np.float64]:
-    """Boxes (n, 4) around warped boxes (n, 4), less what lies behind the eye; zeros where nothing is left."""
-    corners = np.ones((len(xyxy), 4, 3))  # around the box, so that [i] and [i + 1] share a side
-    corners[:, :, 0] = xyxy[:, [0, 2, 2, 0]]
-    corners[:, :, 1] = xyxy[:, [1, 1, 3, 3]]
-    points = corners @ matrix.T
-    if matrix[2, 0] == matrix[2, 1] == 0.0:
-        return np.concatenate([points[:, :, :2].min(axis=1), points[:, :, :2].max(axis=1)], axis=1)
-    following = np.roll(points, -1, axis=1)
-    depth, next_depth = points[:, :, 2], following[:, :, 2]
-    front: NDArray[np.bool_] = np.greater_equal(depth, NEAREST_DEPTH)
-    crosses = front ^ np.roll(front, -1, axis=1)
-    share = np.where(crosses, NEAREST_DEPTH - depth, 0.0) / np.where(crosses, next_depth - depth, 1.0)
-    points = np.concatenate([points, points + share[:, :, None] * (following - points)], axis=1)
-    seen = np.concatenate([front, crosses], axis=1)
-    xy = points[:, :, :2] / np.where(seen, points[:, :, 2], 1.0)[:, :, None]
-    low = np.where(seen[:, :, None], xy, np.inf).min(axis=1)
-    high = np.where(seen[:, :, None], xy, -np.inf).max(axis=1)
-    return np.where(seen.any(axis=1, keepdims=True), np.concatenate([low, high], axis=1), 0.0)
-
-
-def worth_showing(
-    before: NDArray[np.floating[Any]], after: NDArray[np.floating[Any]], area_scale: float = 1.0
-) -> NDArray[np.bool_]:
-    """Which warped and clipped boxes still show their object.
-
-    Args:
-        before: (n, 4) x1, y1, x2, y2 in px of the source.
-        after: (n, 4) x1, y1, x2, y2 in px of the picture, clipped to it.
-        area_scale: Area in the picture of one source px.
-
-    Returns:
-        (n,): both sides at least 2 px, at least 10 % of the area kept, and an aspect of at most 100.
-    """
-    was_wh = before[:, 2:] - before[:, :2]
-    is_wh = after[:, 2:] - after[:, :2]
-    kept = is_wh.prod(axis=1) >= 0.1 * area_scale * was_wh.prod(axis=1)
-    visible = (is_wh >= 2.0).all(axis=1)
-    return np.asarray(kept & visible & (is_wh.max(axis=1) <= 100.0 * is_wh.min(axis=1)))
-
-
 def mixup(rng: np.random.Generator, first: Sample, second: Sample) -> Sample:
     """Blend two images of one size by a ratio from Beta(32, 32); both keep their labels, unweighted."""
     ratio = float(rng.beta(MIXUP_BETA, MIXUP_BETA))
-    image = _uint8(cv2.addWeighted(first[0], ratio, second[0], 1.0 - ratio, 0.0))
+    image = as_image(cv2.addWeighted(first[0], ratio, second[0], 1.0 - ratio, 0.0))
     return image, np.concatenate([first[1], second[1]])
 
 
@@ -329,7 +128,7 @@ def jitter_hsv(rng: np.random.Generator, image: Image, hyp: Hyperparameters) -> 
     for channel, factor in ((1, saturation), (2, value)):
         if factor != 1.0:  # saturating; three times as fast as a table
             planes[channel] = cv2.convertScaleAbs(planes[channel], alpha=factor)
-    return _uint8(cv2.cvtColor(cv2.merge(planes), cv2.COLOR_HSV2BGR))
+    return as_image(cv2.cvtColor(cv2.merge(planes), cv2.COLOR_HSV2BGR))
 
 
 def random_flips(rng: np.random.Generator, image: Image, labels: Labels, hyp: Hyperparameters) -> Sample:
@@ -344,19 +143,9 @@ def random_flips(rng: np.random.Generator, image: Image, labels: Labels, hyp: Hy
         labels += np.array([0, 0, height, 0, height], np.float32)
     if mirror or upturn:
         code = -1 if mirror and upturn else int(mirror)
-        image = _uint8(cv2.flip(image, code))
+        image = as_image(cv2.flip(image, code))
     return image, labels
 
 
 def _halves(padding: int) -> tuple[int, int]:
     return round(padding / 2 - 0.1), round(padding / 2 + 0.1)
-
-
-def _shift(xy: Sequence[float] | NDArray[np.float64]) -> Matrix:
-    matrix = np.eye(3)
-    matrix[:2, 2] = xy
-    return matrix
-
-
-def _uint8(image: Any) -> Image:
-    return np.asarray(image, np.uint8)

@@ -1,17 +1,13 @@
-"""From a split to batches: images read, scaled, kept in memory, augmented and laid together.
+"""From a split to batches: images augmented or letterboxed, and laid together.
 
 A sample depends on (seed, epoch, index) and on nothing else, so a training sees the same images whatever the
 number of worker processes, and a resumed one sees what an unbroken one would have seen.
 """
 
-import math
-import mmap
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -21,21 +17,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from dataset import Split
-from trainer.augment import (
-    Image,
-    Labels,
-    jitter_hsv,
-    letterbox,
-    mixup,
-    mosaic4,
-    random_flips,
-    random_perspective,
-    resize,
-)
+from trainer.augment import jitter_hsv, letterbox, mixup, mosaic4, random_flips, random_perspective
 from trainer.config import Hyperparameters, TrainError
-
-RECT_PAD = 0.5
-"""Strides added to the longer side of a rectangular batch before rounding up (YOLOv5's evaluation)."""
+from trainer.images import Image, ScaledImages, rect_sizes
+from trainer.warp import Labels, to_corners, to_shares
 
 Batch = dict[str, torch.Tensor]
 """What a loader gives, B images of H x W:
@@ -79,52 +64,6 @@ class Sample:
     pad: tuple[float, float]
 
 
-class ImageCache:
-    """Decoded images in memory that forked processes share: what one worker has read, the others need not.
-
-    Memory is taken as images come in. As many as fit the budget have a place, the others are read each time.
-    """
-
-    def __init__(self, shapes: Sequence[tuple[int, int]], budget: int) -> None:
-        """Plan places for images of these heights and widths, in order, within a budget in bytes."""
-        ends = np.cumsum([height * width * 3 for height, width in shapes], dtype=np.int64)
-        self.places = int(np.searchsorted(ends, budget, side="right"))
-        self._shapes = shapes
-        self._budget = budget
-        self._ends = ends
-        self._bytes = self._anonymous(int(ends[self.places - 1]) if self.places else 0)
-        self._filled = self._anonymous(self.places)
-
-    @staticmethod
-    def _anonymous(length: int) -> Image:
-        # Anonymous shared memory, unlike torch's, does not count against a container's small /dev/shm.
-        return np.frombuffer(mmap.mmap(-1, length), np.uint8) if length else np.empty(0, np.uint8)
-
-    def __reduce__(
-        self,
-    ) -> tuple[type[Self], tuple[Any, ...]]:  # a spawned process shares nothing: an empty one
-        return type(self), (self._shapes, self._budget)
-
-    def get(self, index: int) -> Image | None:
-        """The image (H, W, 3), read-only, or None when it is not kept (yet)."""
-        if index >= self.places or not self._filled[index]:
-            return None
-        image = self._place(index)
-        image.flags.writeable = False
-        return image
-
-    def put(self, index: int, image: Image) -> None:
-        """Keep a copy of an image, if it has a place. Two writers at once write the same bytes."""
-        if index < self.places:
-            self._place(index)[:] = image
-            self._filled[index] = 1
-
-    def _place(self, index: int) -> Image:
-        height, width = self._shapes[index]
-        end = int(self._ends[index])
-        return self._bytes[end - height * width * 3 : end].reshape(height, width, 3)
-
-
 class DetectionSet:
     """The images of a split at training scale, augmented or letterboxed.
 
@@ -136,7 +75,7 @@ class DetectionSet:
         seed: Of the augmentation.
         stride: Sides of rectangular batches are multiples of it.
         epoch: Settable; together with seed and index it decides a sample.
-        cache: Images already read.
+        images: Those of the split, at training scale.
     """
 
     def __init__(
@@ -149,7 +88,7 @@ class DetectionSet:
         *,
         stride: int = 32,
     ) -> None:
-        """Plan the memory for images: as many as fit into a quarter of what is free now.
+        """Check the numbers and plan the memory for images, see `ScaledImages`.
 
         Raises:
             TrainError: No images, an image size that is no multiple of the stride, or a negative seed.
@@ -167,10 +106,7 @@ class DetectionSet:
         self.seed = seed
         self.stride = stride
         self.epoch = 0
-        wh = split.sizes.astype(np.float64)
-        scaled = np.rint(wh * (image_size / wh.max(axis=1, keepdims=True))).astype(int).clip(1)
-        self._shapes = [(height, width) for width, height in scaled.tolist()]
-        self.cache = ImageCache(self._shapes, free_memory() // 4)
+        self.images = ScaledImages(split, image_size, smooth=not augment)
 
     def __len__(self) -> int:
         """Images of the split."""
@@ -186,57 +122,28 @@ class DetectionSet:
         Raises:
             TrainError: An image can't be read any more or has another size than the data set says.
         """
-        width, height = (int(side) for side in self.split.sizes[draw.index])
-        ratio: tuple[float, float] = (np.nan, np.nan)
-        pad: tuple[float, float] = (np.nan, np.nan)
+        ratio, pad = (np.nan, np.nan), (np.nan, np.nan)
         if self.augment:
             image, labels = self._augmented(draw)
         else:
             image, labels, ratio, pad = self._letterboxed(draw)
-            ratio = (
-                ratio[0] * self._shapes[draw.index][1] / width,
-                ratio[1] * self._shapes[draw.index][0] / height,
-            )
         planes = np.empty((3, *image.shape[:2]), np.uint8)
-        cv2.split(
-            image, [planes[2], planes[1], planes[0]]
-        )  # BGR px to RGB planes, a sixth of the time of a transpose
-        return Sample(planes, _normalised(labels, image.shape[:2]), draw.index, (height, width), ratio, pad)
-
-    def image(self, index: int) -> Image:
-        """The image (H, W, 3) BGR whose longer side is `image_size`; not to be edited.
-
-        Raises:
-            TrainError: It can't be read or has another size than the data set says.
-        """
-        image = self.cache.get(index)
-        if image is None:
-            image = resize(self._read(index), self._shapes[index], smooth=not self.augment)
-            self.cache.put(index, image)
-        return image
+        # BGR px to RGB planes, in a sixth of the time of a transpose.
+        cv2.split(image, [planes[2], planes[1], planes[0]])
+        width, height = self.split.sizes[draw.index].tolist()
+        shares = to_shares(labels, (image.shape[0], image.shape[1]))
+        return Sample(planes, shares, draw.index, (height, width), ratio, pad)
 
     def labels(self, index: int) -> Labels:
-        """Labels (n, 5) class, x1, y1, x2, y2 in px of `image(index)`."""
-        labels = self.split.labels[index]
-        half = labels[:, 3:5] / 2
-        scale = np.array(self._shapes[index][::-1], np.float32)
-        corners = (labels[:, 1:3] - half) * scale, (labels[:, 1:3] + half) * scale
-        return np.concatenate([labels[:, :1], *corners], axis=1, dtype=np.float32)
-
-    def _read(self, index: int) -> Image:
-        path = self.split.images[index]
-        image = read_image(path)
-        width, height = (int(side) for side in self.split.sizes[index])
-        if image.shape[:2] != (height, width):
-            raise TrainError(
-                f"{path}: the image must be {width}x{height} px as when the data set was loaded, "
-                f"but is {image.shape[1]}x{image.shape[0]}"
-            )
-        return image
+        """Labels (n, 5) class, x1, y1, x2, y2 in px of `images[index]`."""
+        return to_corners(self.split.labels[index], self.images.sizes[index])
 
     def _letterboxed(self, draw: Draw) -> tuple[Image, Labels, tuple[float, float], tuple[int, int]]:
-        image, ratio, pad = letterbox(self.image(draw.index), draw.size, scale_up=False)
-        labels = self.labels(draw.index) * np.array([1, *ratio, *ratio], np.float32)
+        image, (x, y), pad = letterbox(self.images[draw.index], draw.size, scale_up=False)
+        labels = self.labels(draw.index) * np.array([1, x, y, x, y], np.float32)
+        rows, columns = self.images.sizes[draw.index]
+        width, height = self.split.sizes[draw.index].tolist()
+        ratio = x * columns / width, y * rows / height  # from the original image
         return image, labels + np.array([0, *pad, *pad], np.float32), ratio, pad
 
     def _augmented(self, draw: Draw) -> tuple[Image, Labels]:
@@ -253,43 +160,7 @@ class DetectionSet:
 
     def _mosaic(self, rng: np.random.Generator, index: int) -> tuple[Image, Labels]:
         indices = rng.permutation([index, *rng.integers(len(self), size=3).tolist()]).tolist()
-        return mosaic4(rng, [(self.image(i), self.labels(i)) for i in indices], self.image_size, self.hyp)
-
-
-def read_image(path: Path) -> Image:
-    """Decode an image file to (H, W, 3) BGR, turned as its EXIF orientation says.
-
-    Raises:
-        TrainError: The file can't be read or is no image.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TrainError(f"{path}: the image can't be read ({error.strerror or error})") from error
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if image is None:
-        raise TrainError(f"{path}: the file must be an image, but can't be decoded ({len(data)} bytes)")
-    return np.asarray(image, np.uint8)
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: what the machine has left, or the container if that is less."""
-    available = 0
-    for line in _read_lines(Path("/proc/meminfo")):
-        if line.startswith("MemAvailable:"):
-            available = int(line.split()[1]) * 1024
-    limit = "".join(_read_lines(Path("/sys/fs/cgroup/memory.max"))).strip()
-    used = "".join(_read_lines(Path("/sys/fs/cgroup/memory.current"))).strip()
-    if limit.isdecimal() and used.isdecimal():
-        available = min(available, max(int(limit) - int(used), 0))
-    return available
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:  # another system, or no container
-        return []
+        return mosaic4(rng, [(self.images[i], self.labels(i)) for i in indices], self.image_size, self.hyp)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -430,28 +301,6 @@ def build_loader(
     return Loader(samples, Plan(order, sizes, batch_size, seed if shuffle else None, drop_last), workers)
 
 
-def rect_sizes(
-    aspects: NDArray[np.floating[Any]], batch_size: int, image_size: int, stride: int
-) -> list[tuple[int, int]]:
-    """Height and width of each batch of images sorted by aspect: the squarest image decides.
-
-    Args:
-        aspects: (N,) height / width, ascending.
-        batch_size: Images per batch.
-        image_size: Longer side of the images, px.
-        stride: Sides are multiples of it, half a stride being added before rounding up.
-
-    Source: rectangular evaluation of YOLOv5.
-    """
-    sizes = []
-    for start in range(0, len(aspects), batch_size):
-        low, high = float(aspects[start]), float(aspects[start : start + batch_size][-1])
-        share = (high, 1.0) if high < 1 else (1.0, 1.0 / low) if low > 1 else (1.0, 1.0)
-        height, width = (math.ceil(side * image_size / stride + RECT_PAD) * stride for side in share)
-        sizes.append((height, width))
-    return sizes
-
-
 class _BatchSet(TorchDataset[Batch | TrainError]):
     """Batches by their draws. Errors come as values: torch would wrap their text in a worker's traceback."""
 
@@ -471,7 +320,6 @@ def _worker_loader(samples: DetectionSet, plan: Plan, workers: int) -> DataLoade
         batch_size=None,  # the plan makes the batches
         sampler=plan,
         num_workers=workers,
-        collate_fn=_as_it_is,
         worker_init_fn=_start_worker,
         persistent_workers=True,
         generator=torch.Generator(),  # else each pass would draw from the global one
@@ -481,13 +329,3 @@ def _worker_loader(samples: DetectionSet, plan: Plan, workers: int) -> DataLoade
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # one core per worker
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _normalised(labels: Labels, size: tuple[int, ...]) -> Labels:
-    scale = np.array([size[1], size[0]], np.float32)
-    low, high = labels[:, 1:3] / scale, labels[:, 3:5] / scale
-    return np.concatenate([labels[:, :1], (low + high) / 2, high - low], axis=1)

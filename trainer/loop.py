@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils import clip_grad_norm_, convert_conv2d_weight_memory_format
+from torch.nn.utils import clip_grad_norm_
 
 from dataset import Dataset, Split, load
 from model import Detector
@@ -216,8 +216,7 @@ def _start(
     detector = prepare.build_detector(spec, config.seed)
     if config.weights and not state:
         notes.append(prepare.load_weights(detector, config.weights))
-    # Channels last halves the time of convolutions on a CPU.
-    convert_conv2d_weight_memory_format(detector.to(device), torch.channels_last)
+    prepare.place(detector, device)
     schedule, why = build_schedule(config, len(dataset.train.images))
     notes += [] if state else why
     session = Session(

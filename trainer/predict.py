@@ -16,8 +16,8 @@ from model.spec import ModelError
 from trainer import augment, checkpoint
 from trainer.config import TrainError
 from trainer.evaluate import Found, detect, evaluate
-from trainer.loader import read_image
-from trainer.prepare import Progress, build_val_loader, choose_device
+from trainer.images import read_image
+from trainer.prepare import Progress, build_val_loader, choose_device, place
 
 Image = NDArray[np.uint8]
 """(H, W, 3) BGR."""
@@ -45,7 +45,7 @@ def load_detector(
     except (KeyError, TypeError, RuntimeError, ModelError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TrainError(f"{path} is not a whole checkpoint of a training: {reason}") from error
-    return detector.to(device).eval(), names, image_size
+    return place(detector, device).eval(), names, image_size
 
 
 def predict(
@@ -75,7 +75,7 @@ def predict(
     """
     where = choose_device(device)
     loaded = checkpoint if isinstance(checkpoint, tuple) else load_detector(checkpoint)
-    detector = loaded[0].to(where).eval()
+    detector = place(loaded[0], where).eval()
     for image in images:
         pixels = read_image(Path(image)) if isinstance(image, str | Path) else _check_image(image)
         batch = _as_batch(pixels, image_size or loaded[2], detector.spec.grid)
@@ -100,7 +100,7 @@ def draw(image: Image, detections: Found, names: Sequence[str]) -> Image:
     for left, top, right, bottom, confidence, label in detections[::-1].tolist():
         colour = class_colour(int(label))
         corner = (round(left), round(top))
-        cv2.rectangle(canvas, corner, (round(right), round(bottom)), colour, line, cv2.LINE_AA)
+        cv2.rectangle(canvas, corner, (round(right), round(bottom)), colour, line)
         _draw_label(canvas, f"{names[int(label)]} {confidence:.2f}", corner, colour, scale)
     return canvas
 
@@ -185,7 +185,8 @@ def _draw_label(
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     tall = height + below + 2
     left = int(np.clip(corner[0], 0, max(canvas.shape[1] - width - 2, 0)))
-    top = corner[1] - tall if corner[1] >= tall else corner[1]
+    above = corner[1] - tall if corner[1] >= tall else corner[1]
+    top = int(np.clip(above, 0, max(canvas.shape[0] - tall, 0)))
     cv2.rectangle(canvas, (left, top), (left + width + 2, top + tall), colour, cv2.FILLED)
     # Black on light plates, white on dark ones, by the luminance of ITU-R BT.601.
     bright = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 140

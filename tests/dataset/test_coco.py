@@ -80,6 +80,7 @@ def test_crowd_boxes_are_dropped_and_noted(write_coco: Writer) -> None:
             "bad row: a name or number is missing or impossible annotations[1]",
             "dropped",
         ),
+        ({"category_id": 1, "bbox": [5, 5, 9, 9]}, "bad row: unknown image_id in annotations[1]", "dropped"),
         (_box(9, 5, 5, 9, 9), "bad row: unknown image_id in annotations[1]", "dropped"),
         (
             {"image_id": [], "bbox": [1, 2, 3, 4], "iscrowd": []},
@@ -193,3 +194,12 @@ def test_a_missing_image_is_left_out_with_its_boxes(write_coco: Writer) -> None:
     (path.parent / "images/b.png").unlink()
     assert _whats(path) == [("missing image", "left out")]
     assert sum(split.boxes for split in load(path).splits.values()) == 2
+
+
+def test_an_image_without_a_name_or_id_is_left_out(write_coco: Writer) -> None:
+    path = write_coco("all.json", [_box(1, 1, 1, 9, 9), _box(2, 1, 1, 9, 9)])
+    content = json.loads(path.read_text())
+    content["images"] += [{"id": 7}, {"file_name": "a.png"}, {}]
+    path.write_text(json.dumps(content))
+    whats = [what for what, _ in _whats(path)]
+    assert whats == [f"bad row: images[{index}] has no file_name or no id" for index in (2, 3, 4)]

@@ -110,8 +110,12 @@ def test_a_header_that_promises_more_px_than_cv2_reads_is_unreadable(tmp_path: P
 
 
 def test_a_missing_image_has_no_facts(tmp_path: Path) -> None:
-    assert gather_facts([tmp_path / "nowhere.png", tmp_path], {}) == {}
+    assert gather_facts([tmp_path / "nowhere.png", tmp_path / "no\0name"], {}) == {}
     assert gather_facts([], {}) == {}
+
+
+def test_a_folder_in_an_images_place_is_unreadable_and_not_missing(tmp_path: Path) -> None:
+    assert gather_facts([tmp_path], {})[tmp_path].width == 0
 
 
 def test_a_file_is_read_again_only_when_its_length_or_time_differs(tmp_path: Path) -> None:

@@ -154,3 +154,9 @@ def test_classes_of_the_same_name_are_counted_apart(write_yolo: Writer) -> None:
 )
 def test_the_split_is_a_word_of_its_own_in_a_name(name: str, split: str) -> None:
     assert split_of(name) == split
+
+
+def test_a_message_is_one_line_whatever_a_file_is_called(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="two lines must be") as caught:
+        load(tmp_path / "two\nlines")
+    assert "\n" not in str(caught.value)

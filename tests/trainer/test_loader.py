@@ -6,25 +6,13 @@ import shutil
 import sys
 import time
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dataset import Split, load
 from trainer.config import Hyperparameters, TrainError
-from trainer.loader import (
-    DetectionSet,
-    Draw,
-    ImageCache,
-    build_loader,
-    collate,
-    free_memory,
-    read_image,
-    rect_sizes,
-)
+from trainer.loader import DetectionSet, Draw, build_loader, collate
 
 SIZE = 64
 PLAIN_COLOURS = Hyperparameters(hsv_h=0, hsv_s=0, hsv_v=0, mosaic=0.7)
@@ -242,35 +230,6 @@ class TestRectangles:
         # 128x64, 96x72, 80x80 and 64x96, with half a stride added before rounding up
         assert shapes == [(64, 96), (64, 96), (96, 96), (96, 64)]
 
-    @pytest.mark.parametrize(
-        ("aspects", "shape"),
-        [
-            ([0.5, 0.75], (512, 672)),  # 480/32 + 0.5 up is 16, 640/32 + 0.5 up is 21
-            ([0.5, 1.0], (672, 672)),
-            ([1.25, 2.0], (672, 544)),  # 640 / 1.25 is 512
-            ([0.5, 2.0], (672, 672)),
-        ],
-    )
-    def test_the_squarest_image_decides(self, aspects, shape):
-        assert rect_sizes(np.array(aspects), 2, 640, 32) == [shape]
-
-    def test_no_images_make_no_batches(self):
-        assert rect_sizes(np.zeros(0), 4, 640, 32) == []
-
-    @settings(max_examples=200)
-    @given(
-        st.lists(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), min_size=1, max_size=9),
-        st.integers(1, 4),
-    )
-    def test_every_image_fits_its_batch(self, sizes, batch_size):
-        wh = np.array(sorted(sizes, key=lambda pair: pair[1] / pair[0]), float)
-        shapes = rect_sizes(wh[:, 1] / wh[:, 0], batch_size, 640, 32)
-        for place, (width, height) in enumerate(wh):
-            rows, columns = shapes[place // batch_size]
-            assert rows >= round(height * 640 / max(width, height))
-            assert columns >= round(width * 640 / max(width, height))
-            assert rows % 32 == columns % 32 == 0
-
     def test_rectangles_are_refused_for_training(self, data):
         with pytest.raises(TrainError, match="neither shuffled nor augmented"):
             build_loader(training(data.train), 4, shuffle=False, workers=0, seed=0, rect=True)
@@ -299,11 +258,6 @@ class TestFaults:
         del loader
         assert time.monotonic() - start < 4
 
-    def test_an_image_that_changed_its_size_is_named(self, own_split):
-        cv2.imwrite(str(own_split.images[2]), np.zeros((40, 50, 3), np.uint8))
-        with pytest.raises(TrainError, match=r"02\.png: the image must be 80x80 px .* but is 50x40"):
-            evaluation(own_split)[2]
-
     def test_a_split_without_images_is_refused(self):
         nothing = Split("train", (), np.zeros((0, 2), np.int32), ())
         with pytest.raises(TrainError, match="must have images"):
@@ -326,22 +280,6 @@ class TestFaults:
 
 
 class TestCache:
-    def test_a_cached_image_needs_its_file_no_more(self, own_split):
-        samples = evaluation(own_split)
-        before = samples[5].image
-        own_split.images[5].unlink()
-        assert np.array_equal(before, samples[5].image)
-
-    def test_without_room_images_are_read_each_time_and_are_the_same(self, own_split):
-        kept, unkept = training(own_split), training(own_split)
-        unkept.cache = ImageCache([(SIZE, SIZE)] * len(own_split), 0)
-        for index in (0, 5, 5):
-            assert np.array_equal(kept[index].image, unkept[index].image)
-        for path in own_split.images:
-            path.unlink()
-        with pytest.raises(TrainError, match="can't be read"):
-            unkept[5]
-
     @linux
     def test_what_a_worker_has_read_every_process_has(self, own_split):
         loader = build_loader(evaluation(own_split), 4, shuffle=False, workers=2, seed=0)
@@ -351,49 +289,12 @@ class TestCache:
         assert all(same(*pair) for pair in zip(first, loader, strict=True))
         assert loader.samples[3].image.shape == (3, SIZE, SIZE)  # in this process too
 
-    def test_as_many_images_as_fit_have_a_place(self):
-        cache = ImageCache([(2, 2), (3, 4), (1, 1)], 12 + 36 + 2)
-        assert cache.places == 2
-        images = [
-            np.full((*shape, 3), shade, np.uint8) for shade, shape in enumerate([(2, 2), (3, 4), (1, 1)], 1)
-        ]
-        for index, image in enumerate(images):
-            assert cache.get(index) is None
-            cache.put(index, image)
-        assert np.array_equal(cache.get(0), images[0])
-        assert np.array_equal(cache.get(1), images[1])
-        assert cache.get(2) is None
-
-    def test_a_cached_image_cannot_be_edited(self):
-        cache = ImageCache([(2, 2)], 100)
-        cache.put(0, np.zeros((2, 2, 3), np.uint8))
-        with pytest.raises(ValueError, match="read-only"):
-            cache.get(0)[:] = 1
-
-    def test_an_empty_cache_holds_nothing(self):
-        assert ImageCache([], 100).places == 0
-
     def test_a_pickled_set_is_the_same_set_with_an_empty_cache(self, own_split):
         samples = training(own_split)
         before = samples[2].image
         copy = pickle.loads(pickle.dumps(samples))  # noqa: S301 (our own bytes)
-        assert all(copy.cache.get(index) is None for index in range(len(copy)))
+        assert all(copy.images.cache.get(index) is None for index in range(len(copy)))
         assert np.array_equal(before, copy[2].image)
-
-    def test_free_memory_is_some(self):
-        assert free_memory() > 2**20
-
-
-def test_an_image_turned_by_its_exif_tag_is_read_upright(tmp_path):
-    path = tmp_path / "turned.jpg"
-    plain = cv2.imencode(".jpg", np.zeros((20, 30, 3), np.uint8))[1].tobytes()
-    # Orientation 6: the camera was held upright. A big-endian TIFF with one entry.
-    tiff = (
-        b"MM\x00\x2a\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
-    )
-    body = b"Exif\x00\x00" + tiff
-    path.write_bytes(plain[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + plain[2:])
-    assert read_image(path).shape == (30, 20, 3)
 
 
 def test_collate_numbers_the_targets_by_image(data):
