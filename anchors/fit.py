@@ -35,7 +35,9 @@ _MARGINS = (0.0, 3e-4, 2e-3)
 _FINALISTS = 3
 _BONUSES = (0.01, 100.0)  # from hardly anything to recall before all else
 _BISECTIONS = 5  # of the bonuses, on a log scale
-_LIGHT = GeneticSettings(seedings=6, population=8, children=16, generations=8, patience=3, learners=6)
+_LIGHT = GeneticSettings(
+    seedings=4, population=8, children=16, generations=8, patience=3, learners=6, coarse=250
+)
 
 
 @dataclass(frozen=True, eq=False)

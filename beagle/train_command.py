@@ -45,15 +45,11 @@ def train(
     """Train a detector and keep its best and last checkpoints."""
     from beagle.folders import CommandError, unused_folder
     from beagle.genes import load_hyp
-    from beagle.wiring import choose_optimizer
-    from dataset import load
     from trainer import TrainConfig
     from trainer import train as run_training
 
     if resume and out is None:
         raise CommandError("--resume needs --out: the folder of the training to go on with")
-    dataset = load(data)
-    chosen = choose_optimizer(optimizer, len(dataset.train.images), batch_size, epochs)
     config = TrainConfig(
         data=data,
         model=model,
@@ -62,7 +58,7 @@ def train(
         batch_size=batch_size,
         image_size=image_size,
         hyp=load_hyp(hyp),
-        optimizer=chosen,
+        optimizer=optimizer,
         schedule=schedule,
         nominal_batch=nominal_batch,
         seed=seed,
@@ -74,7 +70,7 @@ def train(
         weights=weights,
         augment=augment,
     )
-    console.err.print(f"training {model} on {data} at {image_size} px with {chosen}; results in {config.out}")
+    console.err.print(f"training {model} on {data} at {image_size} px; results in {config.out}")
 
     def report(epoch: int, metrics: dict[str, float]) -> None:
         console.err.print(
@@ -84,7 +80,7 @@ def train(
         )
 
     with console.bars() as advance:
-        result = run_training(config, report=report, dataset=dataset, progress=advance)
+        result = run_training(config, report=report, progress=advance)
     for line in result.notes:
         console.note(line)
     if as_json:

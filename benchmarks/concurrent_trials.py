@@ -14,7 +14,11 @@ import subprocess
 import sys
 import time
 
+import torch
+
 from evolve.ray_driver import worker_environment
+from model import build
+from model.loss import DetectionLoss, LossGains
 
 STEPS = 12
 SIZE = 128
@@ -23,11 +27,6 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 def worker() -> None:
-    import torch
-
-    from model import build
-    from model.loss import DetectionLoss, LossGains
-
     detector = build("yolov5n", classes=10).train()
     loss = DetectionLoss(detector, LossGains().scaled(10, SIZE, 3))
     images = torch.rand(BATCH, 3, SIZE, SIZE)
@@ -46,7 +45,8 @@ def run(count: int, variables: dict[str, str]) -> float:
     clean = {key: value for key, value in os.environ.items() if key not in THREAD_VARIABLES}
     command = [sys.executable, __file__, "worker"]
     processes = [
-        subprocess.Popen(command, env=clean | variables, stdout=subprocess.PIPE, text=True) for _ in range(count)
+        subprocess.Popen(command, env=clean | variables, stdout=subprocess.PIPE, text=True)
+        for _ in range(count)
     ]
     return max(float(process.communicate()[0]) for process in processes)
 
@@ -54,13 +54,14 @@ def run(count: int, variables: dict[str, str]) -> float:
 def main() -> None:
     cores = len(os.sched_getaffinity(0))
     ours = worker_environment(1)
+    spinning = worker_environment(cores) | {"OMP_WAIT_POLICY": "ACTIVE"}
     alone = run(1, ours)
     cases = [
         ("one trial, 1 CPU, Beagle's environment", alone),
         ("two trials, 1 CPU each, Beagle's environment", run(2, ours)),
         (f"two trials, {cores} threads each, waiting passively", run(2, worker_environment(cores))),
         ("two trials, PyTorch's own settings", run(2, {})),
-        (f"two trials, {cores} threads each, spinning", run(2, {**worker_environment(cores), "OMP_WAIT_POLICY": "ACTIVE"})),
+        (f"two trials, {cores} threads each, spinning", run(2, spinning)),
     ]
     print(f"{cores} cores, yolov5n, {SIZE} px, batch {BATCH}")
     print(f"{'case':55} {'s per step':>10} {'ratio':>7}")

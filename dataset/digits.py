@@ -197,8 +197,8 @@ def _touch(one: Box, other: Box) -> bool:
 
 
 def _draw_background(rng: np.random.Generator, width: int, height: int) -> Floats:
-    """A gradient between two colours that are not too far apart, (height, width, 3) in 0..255."""
-    first = rng.integers(20, 236, size=3).astype(np.float32)
+    """A gradient between two dark colours that are not too far apart, (height, width, 3) in 0..255."""
+    first = rng.integers(10, 121, size=3).astype(np.float32)
     second = np.clip(first + rng.integers(-50, 51, size=3).astype(np.float32), 0, 255)
     across, down = rng.random(2, dtype=np.float32)
     x = np.arange(width, dtype=np.float32)[None, :] * (across / width / 2)
@@ -262,16 +262,12 @@ def _sample(ink: Floats, x: Floats, y: Floats) -> Floats:
 
 
 def _blend(scene: Floats, alpha: Floats, box: Box, rng: np.random.Generator) -> None:
-    """Draw a digit in a colour that stands out from what is there."""
+    """Draw a digit in a colour that is lighter than what is there."""
     left, top, right, bottom = box
     part = scene[top:bottom, left:right]
     around = float(np.rint(part).astype(np.int64).mean())  # a sum of whole numbers has no order
-    colour = rng.integers(0, 256, size=3).astype(np.float32)
-    target = around + _CONTRAST if around < 128 else around - _CONTRAST
-    shift = target - float(colour.mean())
-    away = 1 if around < 128 else -1
-    if shift * away > 0:
-        colour = np.clip(colour + shift, 0, 255)
+    colour = rng.integers(90, 256, size=3).astype(np.float32)
+    colour = np.clip(colour + max(around + _CONTRAST - float(colour.mean()), 0.0), 0, 255)
     part += (colour - part) * alpha[:, :, None]
 
 

@@ -69,12 +69,13 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TrainError(
                 f"the disk is full: {path} could not be written (free some space, then resume)"
             ) from error
         raise TrainError(f"{path} could not be written: {error.strerror}") from error
+    finally:
+        aside.unlink(missing_ok=True)  # after success there is none; after an interrupt it is worth nothing
 
 
 def write_text(path: Path, text: str) -> None:

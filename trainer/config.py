@@ -165,7 +165,8 @@ class TrainConfig:
         batch_size: Images per forward pass.
         image_size: Longer image side in px; rounded up to the model's grid.
         hyp: Hyperparameters.
-        optimizer: "sgd" (Nesterov), "adamw" or "adam"; the Adam kinds use a tenth of `hyp.lr0` as rate.
+        optimizer: "sgd" (Nesterov), "adamw", "adam", or "auto": AdamW for trainings of under 10,000 iterations,
+            else SGD. The Adam kinds use a tenth of `hyp.lr0` as rate.
         schedule: "linear" or "cosine".
         nominal_batch: Images per optimiser step that gradients are accumulated to. None: 64, less when the
             training would be too short for it (see `trainer.optim.plan_steps`). 64: always 64.
@@ -191,7 +192,7 @@ class TrainConfig:
     batch_size: int = 16
     image_size: int = 640
     hyp: Hyperparameters = field(default_factory=Hyperparameters)
-    optimizer: str = "sgd"
+    optimizer: str = "auto"
     schedule: str = "linear"
     nominal_batch: int | None = None
     seed: int = 0
@@ -208,7 +209,7 @@ class TrainConfig:
         object.__setattr__(self, "data", str(self.data))
         object.__setattr__(self, "model", str(self.model))
         object.__setattr__(self, "out", Path(self.out))
-        _check_choice("optimizer", self.optimizer, ("sgd", "adamw", "adam"))
+        _check_choice("optimizer", self.optimizer, ("auto", "sgd", "adamw", "adam"))
         _check_choice("schedule", self.schedule, ("linear", "cosine"))
         for name, low in (("epochs", 1), ("batch_size", 1), ("image_size", 1), ("seed", 0), ("workers", 0)):
             _check_whole(name, getattr(self, name), low)
@@ -259,8 +260,8 @@ class TrainResult:
         epochs: Epochs that were finished.
         best_epoch: Its index from 0; None when no epoch was finished.
         anchors: px, nested list (levels, per level, 2), as the detector was built with.
-        best: Checkpoint of the best epoch.
-        last: Checkpoint of the last epoch.
+        best: Checkpoint of the best epoch; not there when no epoch was finished.
+        last: Checkpoint of the last epoch; likewise.
         seconds: Wall-clock time of all epochs, those before a resume included.
         status: "finished" or "diverged".
         reason: Why it diverged, else None.

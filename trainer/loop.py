@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 CLIP = 10.0
 """Norm that gradients are clipped to."""
 
+LOSSES = ("box_loss", "obj_loss", "cls_loss")
 MEASURES = ("fitness", "map50", "map50_95", "precision", "recall")
 
 Report = Callable[[int, dict[str, float]], None]
@@ -153,9 +154,8 @@ def train_one_epoch(
     with _own_randomness(session, epoch):
         for index, batch in enumerate(session.train_loader):
             step = session.schedule.at(epoch * batches + index)
-            images = to_input(batch["images"], device)
             with torch.autocast(device.type, enabled=scaler.is_enabled()):
-                raw = detector(images)
+                raw = detector(to_input(batch["images"], device))
             total, parts = session.loss(raw, batch["targets"].to(device))
             if not torch.isfinite(total):
                 raise DivergedError(f"the loss was {total.item()} in epoch {epoch}, batch {index}")
@@ -176,13 +176,8 @@ def train_one_epoch(
                 progress("train", index + 1, batches)
     if not all(torch.isfinite(t).all() for t in detector.state_dict().values()):
         raise DivergedError(f"weights were no finite numbers after epoch {epoch}")
-    box, obj, cls = (sums / batches).tolist()
-    return {
-        "box_loss": box,
-        "obj_loss": obj,
-        "cls_loss": cls,
-        "lr": session.schedule.at((epoch + 1) * batches - 1).lr,
-    }
+    losses = dict(zip(LOSSES, (sums / batches).tolist(), strict=True))
+    return losses | {"lr": session.schedule.at((epoch + 1) * batches - 1).lr}
 
 
 @contextmanager
@@ -228,7 +223,7 @@ def _start(
         detector=detector,
         ema=MovingAverage(detector),
         loss=prepare.build_loss(detector, config.hyp, image_size).to(device),
-        optimizer=build_optimizer(detector, config.optimizer, config.hyp, schedule.decay_factor),
+        optimizer=build_optimizer(detector, schedule.optimizer, config.hyp, schedule.decay_factor),
         scaler=torch.amp.GradScaler(device.type, enabled=config.amp and device.type == "cuda"),
         schedule=schedule,
         train_loader=prepare.build_train_loader(config, dataset.train, image_size),

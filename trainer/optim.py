@@ -21,6 +21,10 @@ LEAST_STEPS = 1000
 LEAST_WARMUP = 100
 """Iterations of warm-up however short the epochs are, unless that is more than a third of the training."""
 
+LEAST_SGD = 10_000
+"""Iterations under which "auto" takes AdamW. SGD at the published rates is sound but slow: yolov5n on 205 images
+of blood cells, 195 iterations, reached mAP@0.5 0.39 with SGD and 0.77 with AdamW."""
+
 ADAM_FACTOR = 0.1
 """Adam normalises its steps: rates tuned for SGD (0.01) are a tenth for it (0.001)."""
 
@@ -101,8 +105,8 @@ def schedule_factor(kind: str, epoch: float, epochs: int, lrf: float) -> float:
         epochs: Of the whole training.
         lrf: The final factor.
 
-    >>> schedule_factor("linear", 50, 100, 0.0), schedule_factor("cosine", 100, 100, 0.1)
-    (0.5, 0.1)
+    >>> schedule_factor("linear", 50, 100, 0.0), schedule_factor("cosine", 100, 100, 0.5)
+    (0.5, 0.5)
     """
     if kind == "cosine":
         return (1 - math.cos(epoch * math.pi / epochs)) / 2 * (lrf - 1) + 1
@@ -126,7 +130,7 @@ class Schedule:
     Attributes:
         hyp: Gives lr0, lrf, momentum and the warm-up's start values.
         kind: "linear" or "cosine".
-        adam: The optimiser is of the Adam kinds: `lr0` and `warmup_bias_lr` are taken a tenth.
+        optimizer: "sgd", "adamw" or "adam"; for the Adam kinds `lr0` and `warmup_bias_lr` are taken a tenth.
         epochs: Of the whole training.
         batches: Iterations per epoch.
         warmup: Iterations of warm-up.
@@ -136,7 +140,7 @@ class Schedule:
 
     hyp: Hyperparameters
     kind: str
-    adam: bool
+    optimizer: str
     epochs: int
     batches: int
     warmup: int
@@ -149,7 +153,7 @@ class Schedule:
         In the warm-up the rate goes from 0 (that of the biases from `warmup_bias_lr`), momentum from
         `warmup_momentum` and the accumulation from 1, all linearly in the iteration.
         """
-        factor = ADAM_FACTOR if self.adam else 1.0
+        factor = 1.0 if self.optimizer == "sgd" else ADAM_FACTOR
         epoch = iteration // self.batches
         lr = factor * self.hyp.lr0 * schedule_factor(self.kind, epoch, self.epochs, self.hyp.lrf)
         if iteration >= self.warmup:
@@ -172,18 +176,32 @@ def build_schedule(config: TrainConfig, images: int) -> tuple[Schedule, list[str
     """
     steps = plan_steps(images, config.batch_size, config.epochs, config.nominal_batch)
     batches = math.ceil(images / config.batch_size)
+    optimizer, why = choose_optimizer(config.optimizer, batches * config.epochs)
     warmup, note = warmup_iterations(config.hyp.warmup_epochs, batches, config.epochs)
     schedule = Schedule(
         hyp=config.hyp,
         kind=config.schedule,
-        adam=config.optimizer != "sgd",
+        optimizer=optimizer,
         epochs=config.epochs,
         batches=batches,
         warmup=warmup,
         accumulate=steps.accumulate,
         decay_factor=steps.decay_factor,
     )
-    return schedule, [line for line in (steps.note, note) if line]
+    return schedule, [line for line in (why, steps.note, note) if line]
+
+
+def choose_optimizer(kind: str, iterations: int) -> tuple[str, str | None]:
+    """What "auto" means for a training of so many iterations; other kinds are kept.
+
+    Returns:
+        (kind, a note when it was chosen)
+    """
+    if kind != "auto":
+        return kind, None
+    if iterations >= LEAST_SGD:
+        return "sgd", f"optimiser SGD: the training has {LEAST_SGD} iterations or more"
+    return "adamw", f"optimiser AdamW: the training has fewer than {LEAST_SGD} iterations"
 
 
 def build_optimizer(

@@ -46,14 +46,16 @@ def test_a_search_beats_kmeans_and_the_default_anchors(people):
 
 
 def test_the_same_seed_gives_the_same_anchors_in_another_process(people, tmp_path):
-    np.save(tmp_path / "wh.npy", people)
+    np.save(tmp_path / "wh.npy", people[:900])
     code = (
         "import sys, numpy as np; from anchors import fit;"
-        "np.save(sys.argv[2], fit(np.load(sys.argv[1]), seed=7).anchors)"
+        "np.save(sys.argv[2], fit(np.load(sys.argv[1]), levels=2, seed=7).anchors)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "wh.npy"), str(tmp_path / "anchors.npy")]
     subprocess.run(command, check=True, env=environment())
-    np.testing.assert_array_equal(np.load(tmp_path / "anchors.npy"), fit(people, seed=7).anchors)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "anchors.npy"), fit(people[:900], levels=2, seed=7).anchors
+    )
 
 
 def test_the_global_random_state_is_neither_read_nor_changed(people):
@@ -132,7 +134,7 @@ def test_a_start_keeps_its_recall_where_the_target_cannot_be_had():
     assert found.after.fitness >= found.before.fitness
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     levels=st.integers(1, 3),
@@ -155,7 +157,7 @@ def test_no_fit_is_worse_than_its_start(seed, levels, per_level, threshold, targ
 @pytest.mark.parametrize(("levels", "per_level"), [(1, 1), (2, 1), (5, 4)])
 @pytest.mark.parametrize("threshold", [2.0, 8.0])
 def test_one_to_twenty_anchors_are_found_at_tight_and_loose_thresholds(people, levels, per_level, threshold):
-    found = fit(people[:600], levels, per_level, threshold, target_bpr=0.5)
+    found = fit(people[:150], levels, per_level, threshold, target_bpr=0.5)
     assert found.anchors.shape == (levels, per_level, 2)
     assert len(np.unique(found.anchors.reshape(-1, 2), axis=0)) == levels * per_level
 
@@ -212,10 +214,8 @@ def test_importing_the_room_imports_neither_matplotlib_nor_torch():
     ("name", "known"),
     [
         ("lines_timeus", 0.9311),
-        ("lines_cremma_medieval", 0.8944),
         ("coco_person_val2017", 0.7968),
         ("uavvaste", 0.7930),
-        ("deepforest_trees", 0.8694),
     ],
 )
 def test_real_sets_come_as_close_as_can_be_to_the_best_known_fitness(label_set, name, known):
@@ -232,6 +232,8 @@ def test_real_sets_come_as_close_as_can_be_to_the_best_known_fitness(label_set, 
         ("sroie_textlines", 0.8062),
         ("coco_person_train2017", 0.7953),
         ("ccpd_plates", 0.8606),
+        ("deepforest_trees", 0.8694),
+        ("lines_cremma_medieval", 0.8944),
         ("rico_icons", 0.8749),
     ],
 )

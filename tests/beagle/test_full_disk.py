@@ -35,7 +35,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run([umount, str(folder)], check=True)
+        left = subprocess.run([umount, str(folder)], capture_output=True, text=True, check=False)
+        if left.returncode:
+            subprocess.run([umount, "-l", str(folder)], check=True)
+            pytest.fail(f"something still holds a file on the disk ({left.stderr.strip()})")
 
 
 def fill(folder: Path, *, leave: int = 0) -> Path:

@@ -96,7 +96,7 @@ def test_a_configuration_survives_a_round_trip_through_json():
         ({"batch_size": 2.0}, "batch_size must be a whole number"),
         ({"seed": -1}, "seed must be a whole number of at least 0"),
         ({"threads": 0}, "threads must be"),
-        ({"optimizer": "lion"}, "optimizer must be one of sgd, adamw, adam, but got 'lion'"),
+        ({"optimizer": "lion"}, "optimizer must be one of auto, sgd, adamw, adam, but got 'lion'"),
         ({"schedule": "step"}, "schedule must be one of linear, cosine"),
         ({"device": "tpu"}, 'device must be "auto"'),
         ({"anchors": "fit"}, "anchors must be one of auto, keep"),

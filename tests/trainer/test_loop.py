@@ -149,7 +149,7 @@ def test_resuming_where_nothing_was_finished_starts_anew(config):
         ({"epochs": 5}, "epochs is 3 there, 5 here"),
         ({"hyp": Hyperparameters(lr0=0.02, mixup=0.2, degrees=5)}, "lr0 is 0.01 there, 0.02 here"),
         ({"model": "yolov5s"}, "its model has other contents"),
-        ({"seed": 4, "optimizer": "adam"}, "optimizer is sgd there, adam here; seed is 0 there, 4 here"),
+        ({"seed": 4, "optimizer": "adam"}, "optimizer is auto there, adam here; seed is 0 there, 4 here"),
     ],
 )
 def test_a_checkpoint_of_another_configuration_is_refused(config, changes, message):
@@ -168,20 +168,21 @@ def test_a_checkpoint_of_other_data_is_refused(config, tiny_dataset):
 
 
 def test_a_training_that_diverges_is_a_result(config):
-    result = train(dataclasses.replace(config, epochs=8, hyp=Hyperparameters(lr0=1e6, warmup_epochs=0)))
+    huge = Hyperparameters(lr0=1e6)
+    result = train(dataclasses.replace(config, epochs=8, optimizer="sgd", hyp=huge))
     assert (result.status, result.fitness) == ("diverged", None)
     assert "in epoch" in result.reason or "after epoch" in result.reason
     assert result.epochs == len(result.history) < 8
 
 
 def test_losses_fall_and_boxes_are_found(config):
-    result = train(dataclasses.replace(config, epochs=40, image_size=96, optimizer="adamw", hyp=EASY))
+    still = {name: 0 for name in ("mosaic", "mixup", "translate", "hsv_h", "hsv_s", "hsv_v")}
+    hyp = Hyperparameters(lr0=0.03, scale=0.1, **still)
+    result = train(dataclasses.replace(config, epochs=50, batch_size=4, hyp=hyp))
     first, last = result.history[0], result.history[-1]
-    assert last["box_loss"] < 0.8 * first["box_loss"]
-    assert result.metrics["map50"] > max(0.4, 3 * first["map50"])
-
-
-EASY = Hyperparameters(mosaic=0, scale=0.1, translate=0, hsv_h=0, hsv_s=0, hsv_v=0)
+    assert last["box_loss"] < 0.7 * first["box_loss"]
+    assert last["cls_loss"] < 0.5 * first["cls_loss"]
+    assert result.metrics["map50"] > max(0.2, 5 * first["map50"])
 
 
 def test_anchors_that_miss_the_boxes_are_fitted_and_saved(config):

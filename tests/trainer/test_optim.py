@@ -13,6 +13,7 @@ from trainer.optim import (
     Schedule,
     apply_step,
     build_optimizer,
+    choose_optimizer,
     parameter_groups,
     plan_steps,
     schedule_factor,
@@ -25,7 +26,7 @@ def small_network() -> nn.Module:
 
 
 def schedule(**changes) -> Schedule:
-    settings = {"hyp": Hyperparameters(), "kind": "linear", "adam": False}
+    settings = {"hyp": Hyperparameters(), "kind": "linear", "optimizer": "sgd"}
     settings |= {"epochs": 10, "batches": 100, "warmup": 200, "accumulate": 4}
     return Schedule(**(settings | changes))
 
@@ -109,9 +110,19 @@ def test_the_warm_up_starts_from_its_own_rates_and_ends_in_the_schedule():
 
 
 def test_adam_runs_at_a_tenth_of_the_rates():
-    sgd, adam = schedule(), schedule(adam=True)
+    sgd, adam = schedule(), schedule(optimizer="adamw")
     assert all(adam.at(i).lr == pytest.approx(sgd.at(i).lr / 10) for i in (0, 50, 500))
     assert adam.at(0).bias_lr == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("kind", "iterations", "expected"),
+    [("auto", 9_999, "adamw"), ("auto", 10_000, "sgd"), ("sgd", 10, "sgd"), ("adam", 10**6, "adam")],
+)
+def test_auto_takes_adamw_for_short_trainings_and_says_so(kind, iterations, expected):
+    chosen, note = choose_optimizer(kind, iterations)
+    assert chosen == expected
+    assert (note is not None) == (kind == "auto")
 
 
 def test_without_warm_up_the_first_iteration_runs_at_full_rate():
@@ -127,7 +138,7 @@ def test_an_optimiser_takes_the_rates_of_a_step():
 
 def test_adam_keeps_its_beta():
     optimizer = build_optimizer(small_network(), "adamw", Hyperparameters())
-    apply_step(optimizer, schedule(adam=True).at(0))
+    apply_step(optimizer, schedule(optimizer="adamw").at(0))
     assert all(group["betas"] == (0.937, 0.999) for group in optimizer.param_groups)
 
 
