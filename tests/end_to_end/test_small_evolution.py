@@ -67,8 +67,8 @@ def run(place: Path, beagle: Beagle) -> Path:
         *("--trials", "3", "--epochs", "1", "--concurrent", "2", "--cpus", "0.5", "--device", "cpu"),
         *("--genes", "lr0,mosaic,hsv_h", "--out", "runs/small"),
     )
-    assert "best: trial" in said.err
-    assert "runs/small/report.html" in said.out
+    assert "best: trial" in said.stderr
+    assert "runs/small/report.html" in said.stdout
     return place / "runs/small"
 
 
