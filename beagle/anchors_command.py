@@ -1,5 +1,6 @@
 """`beagle anchors`: judge a model's anchors on a data set, or fit new ones."""
 
+import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ import typer
 from beagle import console
 
 if TYPE_CHECKING:
-    from beagle.wiring import FittedAnchors
+    from beagle.fitting import FittedAnchors
     from dataset import Dataset
     from model.spec import ModelSpec
 
@@ -50,39 +51,44 @@ def fit_to_data(
     threshold: Threshold = 4.0,
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Model YAML to write.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Picture (PNG or SVG) to write.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Picture (PNG) to write.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     as_json: Json = False,
 ) -> None:
     """Fit anchors to the training boxes, and write a model YAML that has them."""
-    from beagle.folders import CommandError, write_text
-    from model.spec import spec_to_yaml
+    from beagle.folders import CommandError, write_bytes
+    from model.spec import load_spec, spec_to_yaml
 
     target = out or Path(f"{Path(model).stem}-{Path(data).resolve().stem}.yaml")
-    for path in (target, plot):
-        if path is not None and path.exists() and not overwrite:
+    for path in filter(None, (target, plot)):
+        if path.exists() and not overwrite:
             raise CommandError(
                 f"{path} exists already: choose another with --out or --plot, or say --overwrite"
             )
+        if not path.parent.is_dir():
+            raise CommandError(f"{path} can't be written: there is no folder {path.parent}")
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise CommandError(f"{plot}: a picture must be a .png")
     found, dataset, spec = _run(data, model, image_size, threshold, mode="fit", seed=seed, as_json=as_json)
-    from model.spec import load_spec
-
-    fitted = load_spec(model, classes=len(dataset.names), anchors=found.anchors)
-    write_text(target, spec_to_yaml(fitted))
-    console.done(f"{target} holds {spec.name} with these anchors")
     if plot is not None:
         from anchors.plot import plot_anchors
 
-        plot_anchors(dataset.shapes(image_size), found.anchors, plot)
+        picture = io.BytesIO()
+        plot_anchors(dataset.shapes(image_size), found.anchors, picture, threshold=threshold)
+        write_bytes(plot, picture.getvalue())
         console.done(f"{plot} shows them over the box shapes")
+    fitted = load_spec(model, classes=len(dataset.names), anchors=found.anchors)
+    write_bytes(target, spec_to_yaml(fitted).encode())
+    console.done(f"{target} holds {spec.name} with these anchors")
 
 
 def _run(
     data: str, model: str, image_size: int, threshold: float, *, mode: str, seed: int, as_json: bool
 ) -> "tuple[FittedAnchors, Dataset, ModelSpec]":
-    from beagle.wiring import fit_anchors, round_image_size
+    from beagle.fitting import fit_anchors
     from dataset import load
-    from model.spec import load_spec
+    from model.spec import load_spec, round_image_size
+    from trainer.config import Hyperparameters
 
     dataset = load(data)
     for line in dataset.notes:
@@ -97,7 +103,7 @@ def _run(
             spec,
             rounded,
             mode=mode,
-            threshold=threshold,
+            hyp=Hyperparameters(anchor_t=threshold),
             seed=seed,
             progress=lambda share: advance("anchors", round(share * 100), 100),
         )

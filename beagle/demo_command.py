@@ -34,7 +34,8 @@ def demo(
     from beagle.evolve_command import finish
     from beagle.export_command import show_export
     from beagle.folders import unused_folder
-    from beagle.wiring import EvolveOptions, export_best, start_run
+    from beagle.production import export_best
+    from beagle.wiring import EvolveOptions, start_run
     from evolve.ray_driver import Resources
 
     folder = unused_folder(runs, "demo")

@@ -16,7 +16,7 @@ def export(
 ) -> None:
     """Write the best configuration: hyperparameters, model with anchors, weights, command, provenance."""
     from beagle.folders import find_run
-    from beagle.wiring import export_best
+    from beagle.production import export_best
 
     target = export_best(find_run(run), to)
     if as_json:

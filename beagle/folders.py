@@ -49,7 +49,7 @@ def find_run(run: Path) -> Path:
     raise CommandError(f"{run} is no run folder, it holds no journal.jsonl ({hint})")
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file aside and move it into place, so that no half-written file is left.
 
     Raises:
@@ -57,7 +57,7 @@ def write_text(path: Path, text: str) -> None:
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_bytes(content)
         aside.replace(path)
     except OSError as error:
         aside.unlink(missing_ok=True)

@@ -47,6 +47,8 @@ OPTIONAL_GENES: Mapping[str, tuple[float, float, bool, bool]] = {
 }
 """Genes that are evolved when the user names them."""
 
+ANCHORS_PER_LEVEL = 3
+
 
 def load_hyp(path: Path | None) -> Hyperparameters:
     """Hyperparameters of a YAML file, those it does not name at their defaults; all defaults without a file.
@@ -91,6 +93,9 @@ def build_space(genes: tuple[str, ...], space: Path | None, hyp: Hyperparameters
         SpaceError: Bounds that are no interval, or a start outside them.
     """
     start = hyp.to_dict()
+    start["anchors"] = (
+        start["anchors"] or ANCHORS_PER_LEVEL
+    )  # 0 keeps the model's, and is no number to breed from
     known = {**GENES, **OPTIONAL_GENES}
     if space is not None:
         rows = load_yaml_map(space, "the search space")
@@ -101,8 +106,7 @@ def build_space(genes: tuple[str, ...], space: Path | None, hyp: Hyperparameters
         chosen = []
         for name in genes or GENES:
             low, high, log, integer = known[name]
-            value = start[name] or (3 if name == "anchors" else start[name])
-            chosen.append(Gene(name, low, high, start=value, log=log, integer=integer))
+            chosen.append(Gene(name, low, high, start=start[name], log=log, integer=integer))
     for gene in chosen:
         low, high = RANGES[gene.name]
         if gene.low < low or gene.high > high:

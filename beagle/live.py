@@ -12,6 +12,7 @@ from rich.table import Table
 
 from beagle import console
 from evolve.journal import Event, RunState, TrialState
+from evolve.space import EvolveError
 from evolve.tracking import LiveMirror, Store
 
 
@@ -48,7 +49,10 @@ def drive_live(
         with live or nullcontext():
             state = run(listen)
     finally:
-        write_report(folder)
+        try:
+            write_report(folder)
+        except EvolveError as error:
+            console.note(f"no report: {error}")
         problem = mirror.close()
         if problem is not None:
             console.note(f"{problem} (`beagle sync {folder}` fills in what is missing)")

@@ -3,37 +3,32 @@
 Light to import: torch, ray and mlflow are only reached inside the functions that need them.
 """
 
-import importlib.metadata
 import math
-import platform
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anchors import AnchorFit, fit, metrics
+from beagle.fitting import FittedAnchors, fit_anchors
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import build_space
-from dataset import Dataset, load
-from evolve.export import ExportFiles, export_run
-from evolve.journal import Journal, RunState, TrialState, fold, read_journal
+from beagle.production import provenance
+from dataset import load
+from evolve.journal import Journal, RunState, fold, read_journal
 from evolve.ledger import OnEvent
 from evolve.search import SearchSettings
 from evolve.space import EvolveError
 from evolve.trainable import Assignment, Outcome, Report
-from model.spec import ModelSpec, load_spec, spec_to_yaml
+from model.spec import load_spec, round_image_size
 from trainer.config import Hyperparameters, TrainConfig
 
 if TYPE_CHECKING:
     from evolve.ray_driver import Resources
 
 SAMPLED_SHAPES = 2000
-PRODUCTION_EPOCHS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,71 +72,6 @@ class EvolveOptions:
             raise CommandError(f"anchors must be auto, fit or keep, but got {self.anchors!r}")
 
 
-@dataclass(frozen=True, eq=False)
-class FittedAnchors:
-    """Anchors for a model on a data set.
-
-    Attributes:
-        anchors: (levels, per_level, 2) px.
-        before: The model's own, judged on the same boxes.
-        after: The same figures for `anchors`.
-        fitted: The fit; None where the model's own were kept.
-    """
-
-    anchors: NDArray[np.float64]
-    before: metrics.AnchorMetrics
-    after: metrics.AnchorMetrics
-    fitted: AnchorFit | None
-
-
-def fit_anchors(
-    data: Dataset,
-    spec: ModelSpec,
-    image_size: int,
-    *,
-    mode: str = "auto",
-    threshold: float = 4.0,
-    seed: int = 0,
-    progress: Callable[[float], None] | None = None,
-) -> FittedAnchors:
-    """Anchors of `spec` judged on `data`, and refitted as `mode` says.
-
-    Args:
-        data: Its training boxes are used.
-        spec: Gives levels, anchors per level and the anchors to start from.
-        image_size: px.
-        mode: "auto", "fit" or "keep".
-        threshold: Largest side ratio of a match.
-        seed: Of the search.
-        progress: Called with the share that is done.
-
-    Raises:
-        AnchorError: Fewer distinct shapes than anchors.
-    """
-    wh_px = data.shapes(image_size)
-    own = np.asarray(spec.anchors, dtype=np.float64)
-    before = metrics.evaluate(wh_px, own, threshold)
-    if mode == "keep" or (mode == "auto" and before.bpr >= 0.98):
-        return FittedAnchors(own, before, before, None)
-    levels, per_level = own.shape[:2]
-    fitted = fit(wh_px, levels, per_level, threshold, seed=seed, start=own, progress=progress)
-    return FittedAnchors(fitted.anchors, before, fitted.after, fitted)
-
-
-def round_image_size(image_size: int, grid: int) -> int:
-    """The next multiple of `grid` px from `image_size` on, at least two cells.
-
-    Raises:
-        CommandError: It is no positive number of px.
-
-    >>> round_image_size(641, 32)
-    672
-    """
-    if image_size < 1:
-        raise CommandError(f"image size >= 1 px must hold, but got {image_size}")
-    return max(-(-image_size // grid), 2) * grid
-
-
 def start_run(
     folder: Path, options: EvolveOptions, resources: "Resources", note: Callable[[str], None]
 ) -> FittedAnchors:
@@ -169,7 +99,6 @@ def start_run(
     image_size = round_image_size(options.image_size, spec.grid)
     if image_size != options.image_size:
         note(f"image size {options.image_size} is no multiple of {spec.grid}: {image_size} is used")
-    fitted = fit_anchors(data, spec, image_size, mode=options.anchors, seed=options.seed)
     training = {
         "data": absolute_source(options.data),
         "model": absolute_source(options.model),
@@ -178,11 +107,15 @@ def start_run(
         "image_size": image_size,
         "seed": options.seed,
         **options.training,
-        "optimizer": _optimizer(options, len(data.train.images)),
+        "optimizer": options.optimizer,
         "hyp": options.hyp.to_dict(),
-        "anchors": np.round(fitted.anchors, 2).tolist(),
     }
-    TrainConfig.from_dict({**training, "out": str(folder)})  # refused now rather than in every trial
+    config = TrainConfig.from_dict({**training, "out": str(folder)})  # refused now rather than in every trial
+    if config.weights and not Path(config.weights).is_file():
+        raise CommandError(f"{config.weights}: there are no such weights to start from")
+    fitted = fit_anchors(data, spec, image_size, mode=options.anchors, hyp=options.hyp, seed=options.seed)
+    training["optimizer"] = _optimizer(config, len(data.train.images))
+    training["anchors"] = np.round(fitted.anchors, 2).tolist()
     shapes = data.shapes(image_size)
     pick = np.random.default_rng(options.seed).permutation(len(shapes))[:SAMPLED_SHAPES]
     header = {
@@ -215,11 +148,11 @@ def start_run(
     return fitted
 
 
-def _optimizer(options: EvolveOptions, images: int) -> str:
+def _optimizer(config: TrainConfig, images: int) -> str:
     """What "auto" means for a trial: production must train with the same, though it trains longer."""
     from trainer.optim import choose_optimizer
 
-    return choose_optimizer(options.optimizer, math.ceil(images / options.batch_size) * options.epochs)[0]
+    return choose_optimizer(config.optimizer, math.ceil(images / config.batch_size) * config.epochs)[0]
 
 
 def reopen_run(folder: Path, trials: int | None) -> RunState:
@@ -298,67 +231,3 @@ def train_detector(assignment: Assignment, report: Report) -> Outcome:
             ],
         },
     )
-
-
-def provenance(data: Dataset) -> dict[str, Any]:
-    """What one must know to do it again: versions, the data's hash, and the commit of the working folder."""
-    packages = ("beagle-evolve", "torch", "ray", "mlflow", "numpy", "scipy", "opencv-python-headless")
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {"versions": versions, "data_hash": data.fingerprint, "git_commit": git_commit()}
-
-
-def git_commit() -> str | None:
-    """Commit of the current folder, "-dirty" when it has changes; None outside a repository."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    command = [git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or None
-
-
-def export_best(folder: Path, target: Path) -> Path:
-    """Write the folder that production trains from: the best trial's configuration, model, weights and command.
-
-    Args:
-        folder: The run folder.
-        target: Must not exist.
-
-    Raises:
-        ExportError: Nothing can be exported, or the target exists.
-    """
-    return export_run(folder, target, build_files=_detector_files)
-
-
-def _detector_files(state: RunState, best: TrialState) -> ExportFiles:
-    settings = state.header["settings"]
-    table = np.asarray(best.result["anchors"], dtype=np.float64)
-    spec = load_spec(settings["model"], classes=settings["classes"], anchors=table)
-    return ExportFiles(
-        command=production_command(settings),
-        # model.yaml holds the anchors, so production need not fit any: 0 keeps the model's.
-        hyp={**settings["hyp"], **best.config, "anchors": 0},
-        texts={"model.yaml": spec_to_yaml(spec)},
-    )
-
-
-def production_command(settings: Mapping[str, Any]) -> list[str]:
-    """The training that production starts from an exported folder, run inside it."""
-    words = ["beagle", "train", str(settings["data"]), "--model", "model.yaml", "--hyp", "hyp.yaml"]
-    options = {
-        "image-size": settings["image_size"],
-        "batch-size": settings["batch_size"],
-        "epochs": max(PRODUCTION_EPOCHS, settings["epochs"]),
-        "optimizer": settings.get("optimizer", "sgd"),
-        "schedule": settings.get("schedule", "linear"),
-        "anchors": "keep",
-        "seed": settings.get("seed", 0),
-    }
-    for name, value in options.items():
-        words += [f"--{name}", str(value)]
-    return words

@@ -88,7 +88,7 @@ class Journal:
         self._file = self._lock_file = -1
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock_file = self._take_lock()
+            self._take_lock()
             self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             self._size = self._cut_partial_line()
             _sync_folder(self.path.parent)
@@ -96,22 +96,18 @@ class Journal:
             self.close()
             raise JournalError(f"{self.path}: the journal cannot be opened ({error.strerror})") from error
 
-    def _take_lock(self) -> int:
-        lock = os.open(self.path.parent / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    def _take_lock(self) -> None:
+        lock = self._lock_file = os.open(self.path.parent / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(lock, 200, 0).decode(errors="replace").strip() or "unknown"
-            os.close(lock)
+            self.close()
             raise JournalError(
                 f"{self.path}: the run is being written by process {holder}; stop it, or wait for its end"
             ) from error
-        except OSError:
-            os.close(lock)
-            raise
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        return lock
 
     def _cut_partial_line(self) -> int:
         content = self.path.read_bytes()

@@ -111,6 +111,9 @@ class Ledger:
         trial = self.state.trials[number]
         if trial.status != "running":
             return
+        if outcome.halt:
+            self.fault = EvolveError(f"trial {number}: {outcome.reason} (mend it, then `beagle resume`)")
+            return
         for epoch, metrics in enumerate(outcome.history):
             self.reported(number, epoch, metrics)
         fitness = outcome.fitness if outcome.fitness is not None and math.isfinite(outcome.fitness) else None

@@ -110,6 +110,7 @@ class Mirror:
         """
         os.environ.update(ENVIRONMENT)
         from mlflow.exceptions import MlflowException  # noqa: PLC0415  (seconds to import, and only used here)
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  (MLflow lets its database's errors through)
 
         try:
             if self._parent is None:
@@ -119,7 +120,7 @@ class Mirror:
             self._push_best(state)
             if final:
                 self._finish(state)
-        except (MlflowException, OSError) as error:
+        except (MlflowException, SQLAlchemyError, OSError) as error:
             first_line = str(error).strip().split("\n")[0]
             raise TrackingError(f"MLflow at {self._store.uri} did not take it: {first_line[:200]}") from error
 

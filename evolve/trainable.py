@@ -5,6 +5,7 @@ objective leaves in its folder is what a retry continues from, so a retry needs 
 """
 
 import contextlib
+import errno
 import fcntl
 import logging
 import time
@@ -59,6 +60,7 @@ class Outcome:
         reason: Why it failed, in one line; None where it did not.
         result: What the objective leaves for the export (anchors, path of the best weights, notes).
         seconds: Wall-clock time spent, all attempts together where the objective knows it.
+        halt: The reason holds for every trial (the disk is full): the run must stop, and this trial stays open.
     """
 
     fitness: float | None
@@ -67,6 +69,7 @@ class Outcome:
     reason: str | None = None
     result: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    halt: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -79,9 +82,9 @@ Objective = Callable[[Assignment, Report], Outcome]
 def run_trial(assignment: Assignment, objective: Objective, report: Report) -> Outcome:
     """Run one attempt of a trial in this process.
 
-    A ValueError means that the configuration can't work, so it is an outcome: the same attempt would fail again.
-    Any other exception is left to the caller, which may retry; its last line is kept in the trial's folder, since
-    what crosses processes loses it.
+    A ValueError means that the configuration can't work, so it is an outcome: the same attempt would fail again. A
+    full disk is one too, and halts the run: every other trial would fail of it. Any other exception is left to the
+    caller, which may retry; its last line is kept in the trial's folder, since what crosses processes loses it.
 
     Args:
         assignment: The trial.
@@ -102,14 +105,22 @@ def run_trial(assignment: Assignment, objective: Objective, report: Report) -> O
         note.unlink(missing_ok=True)
         try:
             return objective(assignment, report)
-        except ValueError as error:
-            logging.getLogger(__name__).exception("trial %d can't run", assignment.trial)
-            return Outcome(None, reason=one_line(error), seconds=time.monotonic() - started)
         except Exception as error:
             logging.getLogger(__name__).exception("trial %d failed", assignment.trial)
-            with contextlib.suppress(OSError):  # a full disk is often the very failure we describe
-                note.write_text(one_line(error) + "\n" + traceback.format_exc(), encoding="utf-8")
+            halt = disk_is_full(error)
+            if halt or isinstance(error, ValueError):
+                return Outcome(None, reason=one_line(error), seconds=time.monotonic() - started, halt=halt)
+            note.write_text(one_line(error) + "\n" + traceback.format_exc(), encoding="utf-8")
             raise
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether `error`, or what caused it, is a disk or a quota without room."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def failure_reason(folder: Path) -> str:

@@ -116,6 +116,24 @@ class ModelSpec:
         return known if self.activation is None else {**known, "activation": str(self.activation)}
 
 
+def round_image_size(size: int, grid: int) -> int:
+    """The least size from `size` on that a model's grid divides, at least two cells.
+
+    Args:
+        size: px.
+        grid: px, see `ModelSpec.grid`.
+
+    Raises:
+        ModelError: It is no positive number of px.
+
+    >>> round_image_size(641, 32)
+    672
+    """
+    if size < 1:
+        raise ModelError(f"image size >= 1 px must hold, but got {size}")
+    return max(-(-size // grid), 2) * grid
+
+
 def load_spec(
     name_or_path: str | Path | Mapping[str, Any] | ModelSpec,
     *,

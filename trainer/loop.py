@@ -93,12 +93,14 @@ def train(
     dataset = dataset or load(config.data)
     base = load_spec(config.model, classes=len(dataset.names))
     folder = RunFolder(config.out)
-    folder.open(resume=config.resume)
+    if not config.resume:
+        folder.check_free()
     state = folder.load_last(identity(config, base, dataset)) if config.resume else None
     if state and len(state["history"]) == config.epochs:
         return _result(folder, state)
     with prepare.cpu_threads(config.threads):
         session = _start(config, folder, dataset, base, progress, state)
+        folder.make()
         folder.write_inputs(config)
         return _run(session, report, progress)
 

@@ -14,6 +14,7 @@ from dataset import Split
 from model import Detector, build
 from model.loss import DetectionLoss, LossGains
 from model.spec import ModelSpec
+from model.spec import round_image_size as next_size
 from trainer import checkpoint
 from trainer.config import AnchorTable, Hyperparameters, TrainConfig, TrainError, anchor_table
 from trainer.images import rect_sizes
@@ -39,7 +40,7 @@ def round_image_size(size: int, grid: int) -> tuple[int, str | None]:
     >>> round_image_size(641, 32)
     (672, 'image size 672 instead of 641: a multiple of 32 px, at least 64')
     """
-    rounded = max(-(-size // grid), 2) * grid
+    rounded = next_size(size, grid)
     if rounded == size:
         return size, None
     return rounded, f"image size {rounded} instead of {size}: a multiple of {grid} px, at least {2 * grid}"

@@ -32,15 +32,25 @@ class RunFolder:
         self.best = path / "weights" / "best.pt"
         self.last = path / "weights" / "last.pt"
 
-    def open(self, *, resume: bool) -> None:
-        """Make the folder.
+    def check_free(self) -> None:
+        """Refuse a folder that holds something.
 
         Raises:
-            TrainError: Something is in it already and it is no resume, or it cannot be made.
+            TrainError: It does, or it cannot be looked into.
         """
         try:
-            if self.path.exists() and any(self.path.iterdir()) and not resume:
+            if self.path.exists() and any(self.path.iterdir()):
                 raise TrainError(f"{self.path} is not empty: choose another out folder, or resume")
+        except OSError as error:
+            raise TrainError(f"{self.path} cannot be a folder to write in: {error.strerror}") from error
+
+    def make(self) -> None:
+        """Make the folder: not before everything that may be refused has been accepted.
+
+        Raises:
+            TrainError: It cannot be made.
+        """
+        try:
             self.best.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainError(f"{self.path} cannot be a folder to write in: {error.strerror}") from error

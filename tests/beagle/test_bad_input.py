@@ -8,10 +8,6 @@ import pytest
 Refused = Callable[..., str]
 WriteSet = Callable[..., Path]
 
-LEAVES_FOLDER = pytest.mark.xfail(
-    strict=True, reason="train makes its folder before it knows that it can start"
-)
-
 LIGHT = ("--model", "yolov5n", "--image-size", "64")
 READERS = (["train"], ["evolve"], ["anchors", "fit"], ["anchors", "check"], ["data", "check"])
 TRAINERS = (["train"], ["evolve"])
@@ -64,7 +60,7 @@ def test_a_class_out_of_range_is_named_with_file_and_line(
 
 @pytest.mark.parametrize(
     "words",
-    [["anchors", "fit"], pytest.param(["train"], marks=LEAVES_FOLDER), ["evolve", "--anchors", "fit"]],
+    [["anchors", "fit"], ["train"], ["evolve", "--anchors", "fit"]],
     ids=["anchors", "train", "evolve"],
 )
 def test_fewer_shapes_than_anchors_can_not_be_fitted(
@@ -224,15 +220,7 @@ def test_a_setting_that_can_not_be_is_refused(
 
 @pytest.mark.parametrize(
     "command",
-    [
-        ["train"],
-        pytest.param(
-            ["evolve"],
-            marks=pytest.mark.xfail(
-                strict=True, reason="divided by to choose the optimiser before it is checked"
-            ),
-        ),
-    ],
+    TRAINERS,
     ids=["train", "evolve"],
 )
 def test_a_batch_without_images_is_refused(command: list[str], untouched: Refused, tiny: Path) -> None:
@@ -267,7 +255,6 @@ def test_an_image_size_without_pixels_is_refused(
     assert f"but got {size}" in line
 
 
-@LEAVES_FOLDER
 @pytest.mark.parametrize(
     "extra", [["--weights", "none.pt"], ["--device", "cuda:99"]], ids=lambda words: words[0]
 )
@@ -306,7 +293,6 @@ def test_resume_without_a_folder_is_refused(untouched: Refused, tiny: Path) -> N
     assert "--resume needs --out" in untouched("train", tiny, *LIGHT, "--resume")
 
 
-@pytest.mark.xfail(strict=True, reason="a fault of ours, and only after the model was written")
 @pytest.mark.parametrize("plot", ["nowhere/plot.png", "plot.doc"])
 def test_a_picture_that_can_not_be_written_is_refused_before_the_fit(
     plot: str, untouched: Refused, tiny: Path

@@ -10,7 +10,7 @@ from beagle.folders import (
     check_new_folder,
     find_run,
     unused_folder,
-    write_text,
+    write_bytes,
 )
 
 
@@ -80,8 +80,8 @@ def test_a_run_that_is_not_there_is_answered_with_those_that_are(workplace: Path
 
 def test_text_is_written_whole_and_replaces_what_was_there(workplace: Path) -> None:
     path = workplace / "a.yaml"
-    write_text(path, "eins\n")
-    write_text(path, "zwei – drei\n")
+    write_bytes(path, b"eins\n")
+    write_bytes(path, "zwei – drei\n".encode())
     assert path.read_text(encoding="utf-8") == "zwei – drei\n"
     assert list(workplace.iterdir()) == [path]
 
@@ -89,7 +89,7 @@ def test_text_is_written_whole_and_replaces_what_was_there(workplace: Path) -> N
 def test_text_that_can_not_be_written_leaves_nothing(workplace: Path) -> None:
     (workplace / "folder").mkdir()
     with pytest.raises(CommandError, match="folder can't be written: Is a directory"):
-        write_text(workplace / "folder", "text")
+        write_bytes(workplace / "folder", b"text")
     assert list(workplace.iterdir()) == [workplace / "folder"]
     with pytest.raises(CommandError, match=r"a\.yaml can't be written: No such file or directory"):
-        write_text(workplace / "missing" / "a.yaml", "text")
+        write_bytes(workplace / "missing" / "a.yaml", b"text")

@@ -119,9 +119,6 @@ def test_a_bound_at_zero_has_no_logarithm(tmp_path: Path) -> None:
     assert not gene.log
 
 
-@pytest.mark.xfail(
-    strict=True, reason="of a space file this gene starts at 0, which says to keep the model's"
-)
 def test_a_space_file_may_name_the_gene_of_anchors_per_level(tmp_path: Path) -> None:
     space = build_space((), write(tmp_path / "space.yaml", {"anchors": [2, 5]}), DEFAULTS)
     assert space["anchors"].integer

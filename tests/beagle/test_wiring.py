@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchors import AnchorError, metrics
-from beagle import wiring
+from beagle import production, wiring
 from beagle.cli import app
+from beagle.fitting import fit_anchors
 from beagle.folders import CommandError
 from beagle.wiring import EvolveOptions
 from dataset import DataError, load
@@ -24,7 +25,7 @@ from evolve.ray_driver import Resources
 from evolve.search import search_from_events
 from evolve.space import SpaceError
 from evolve.trainable import Assignment
-from model.spec import ModelError, load_spec
+from model.spec import ModelError, load_spec, round_image_size
 from trainer import prepare
 from trainer.config import Hyperparameters, TrainConfig, TrainError
 
@@ -41,7 +42,7 @@ def changed(options: EvolveOptions, **changes: Any) -> EvolveOptions:
 
 @given(st.integers(1, 5000), st.sampled_from([32, 64, 128]))
 def test_an_image_size_is_rounded_as_the_trainer_rounds_it(size: int, grid: int) -> None:
-    rounded = wiring.round_image_size(size, grid)
+    rounded = round_image_size(size, grid)
     assert rounded == prepare.round_image_size(size, grid)[0]
     assert rounded >= size
     assert rounded % grid == 0
@@ -58,7 +59,7 @@ def test_options_that_can_not_be_are_refused_at_birth(
 @pytest.mark.parametrize("mode", ["keep", "auto", "fit"])
 def test_anchors_are_never_worse_than_the_model_s(mode: str, tiny: Path) -> None:
     data, spec = load(tiny), load_spec("yolov5n")
-    found = wiring.fit_anchors(data, spec, 64, mode=mode)
+    found = fit_anchors(data, spec, 64, mode=mode)
     assert (found.fitted is not None) == (mode == "fit")
     assert found.before == metrics.evaluate(data.shapes(64), np.asarray(spec.anchors))
     assert found.after == metrics.evaluate(data.shapes(64), found.anchors)
@@ -69,14 +70,14 @@ def test_anchors_are_never_worse_than_the_model_s(mode: str, tiny: Path) -> None
 
 def test_auto_fits_anchors_that_reach_too_few_boxes(tiny: Path) -> None:
     spec = load_spec("yolov5n", anchors=np.asarray(load_spec("yolov5n").anchors) * 20)
-    found = wiring.fit_anchors(load(tiny), spec, 64)
+    found = fit_anchors(load(tiny), spec, 64)
     assert found.before.bpr < 0.98 <= found.after.bpr
     assert found.fitted is not None
 
 
 def test_progress_of_a_fit_ends_at_one(tiny: Path) -> None:
     shares: list[float] = []
-    wiring.fit_anchors(load(tiny), load_spec("yolov5n"), 64, mode="fit", progress=shares.append)
+    fit_anchors(load(tiny), load_spec("yolov5n"), 64, mode="fit", progress=shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
 
@@ -124,12 +125,8 @@ def test_a_relative_data_path_means_the_same_in_a_worker(
         ({"epochs": 0}, TrainError),
         ({"training": {"device": "gpu"}}, TrainError),
         ({"training": {"devise": "cpu"}}, TrainError),
-        ({"image_size": 0}, CommandError),
-        pytest.param(
-            {"training": {"weights": "nowhere.pt"}},
-            ValueError,
-            marks=pytest.mark.xfail(strict=True, reason="each trial finds out for itself"),
-        ),
+        ({"image_size": 0}, ModelError),
+        ({"training": {"weights": "nowhere.pt"}}, CommandError),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else value.__name__,
 )
@@ -262,7 +259,7 @@ def test_a_training_that_diverges_is_an_outcome_with_a_reason(
 def test_the_production_command_is_one_that_the_command_takes(finished_run: Path) -> None:
     header = fold(read_journal(finished_run / "journal.jsonl")).header
     settings = header["settings"]
-    words = wiring.production_command(settings)
+    words = production.production_command(settings)
     assert words[:2] == ["beagle", "train"]
     group: Any = typer.main.get_command(app)
     given_ = group.commands["train"].make_context("train", words[2:]).params
@@ -279,7 +276,7 @@ def test_the_production_command_is_one_that_the_command_takes(finished_run: Path
 
 
 def test_an_export_trains_with_the_best_trial_s_anchors_and_genes(finished_run: Path, tmp_path: Path) -> None:
-    target = wiring.export_best(finished_run, tmp_path / "production")
+    target = production.export_best(finished_run, tmp_path / "production")
     best = fold(read_journal(finished_run / "journal.jsonl")).best()
     assert best is not None
     hyp = yaml.safe_load((target / "hyp.yaml").read_text())
@@ -287,16 +284,16 @@ def test_an_export_trains_with_the_best_trial_s_anchors_and_genes(finished_run: 
     spec = load_spec(target / "model.yaml")
     assert spec.classes == 2
     np.testing.assert_allclose(spec.anchors, best.result["anchors"], atol=0.006)
-    provenance = json.loads((target / "provenance.json").read_text())
-    assert (provenance["trial"], provenance["fitness"], provenance["seed"]) == (0, best.fitness, 0)
-    assert provenance["provenance"]["data_hash"]
-    assert provenance["provenance"]["versions"]["torch"]
+    written = json.loads((target / "provenance.json").read_text())
+    assert (written["trial"], written["fitness"], written["seed"]) == (0, best.fitness, 0)
+    assert written["provenance"]["data_hash"]
+    assert written["provenance"]["versions"]["torch"]
     assert "beagle train" in (target / "train.sh").read_text()
 
 
 def test_versions_and_data_are_provenance(tiny: Path) -> None:
     data = load(tiny)
-    found = wiring.provenance(data)
+    found = production.provenance(data)
     assert found["data_hash"] == data.fingerprint
     assert {"python", "torch", "ray", "mlflow", "numpy", "beagle-evolve"} <= set(found["versions"])
     assert json.loads(json.dumps(found)) == found
@@ -304,4 +301,4 @@ def test_versions_and_data_are_provenance(tiny: Path) -> None:
 
 def test_outside_a_repository_there_is_no_commit(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workplace.parent))
-    assert wiring.git_commit() is None
+    assert production.git_commit() is None
