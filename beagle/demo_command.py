@@ -7,24 +7,12 @@ import typer
 
 from beagle import console
 
-GENES = (
-    "lr0",
-    "momentum",
-    "warmup_epochs",
-    "box",
-    "cls",
-    "obj",
-    "mosaic",
-    "translate",
-    "scale",
-    "hsv_h",
-    "hsv_v",
-)
+GENES = ("lr0", "box", "cls", "mosaic", "scale", "translate")
 
 
 def demo(
-    trials: Annotated[int, typer.Option("--trials")] = 10,
-    epochs: Annotated[int, typer.Option("--epochs", help="Of each trial.")] = 4,
+    trials: Annotated[int, typer.Option("--trials")] = 8,
+    epochs: Annotated[int, typer.Option("--epochs", help="Of each trial.")] = 12,
     concurrent: Annotated[int, typer.Option("--concurrent", help="Trials at once.")] = 2,
     runs: Annotated[Path, typer.Option("--runs", help="Folder for the run.")] = Path("runs"),
     seed: Annotated[int, typer.Option("--seed")] = 0,
@@ -37,6 +25,7 @@ def demo(
     from beagle.production import export_best
     from beagle.wiring import EvolveOptions, start_run
     from evolve.ray_driver import Resources
+    from trainer.config import Hyperparameters
 
     folder = unused_folder(runs, "demo")
     console.err.rule("1. data and anchors")
@@ -47,6 +36,7 @@ def demo(
         epochs=epochs,
         batch_size=16,
         image_size=128,
+        hyp=Hyperparameters(fliplr=0.0),  # a mirrored 2 is no 2
         genes=GENES,
         anchors="fit",
         seed=seed,
