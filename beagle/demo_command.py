@@ -11,7 +11,7 @@ GENES = ("lr0", "box", "cls", "mosaic", "scale", "translate")
 
 
 def demo(
-    trials: Annotated[int, typer.Option("--trials")] = 8,
+    trials: Annotated[int, typer.Option("--trials")] = 10,
     epochs: Annotated[int, typer.Option("--epochs", help="Of each trial.")] = 12,
     concurrent: Annotated[int, typer.Option("--concurrent", help="Trials at once.")] = 2,
     runs: Annotated[Path, typer.Option("--runs", help="Folder for the run.")] = Path("runs"),
