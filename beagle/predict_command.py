@@ -32,8 +32,8 @@ def predict(
     check_new_folder(folder)
     files = find_images(images)
     import cv2
-    from trainer.images import read_image
 
+    from trainer.images import read_image
     from trainer.predict import draw, load_detector
     from trainer.predict import predict as detect
 

@@ -109,8 +109,8 @@ class Mirror:
             TrackingError: MLflow did not answer or refused; what was sent stays, the rest is sent by the next push.
         """
         os.environ.update(ENVIRONMENT)
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415  (seconds to import, and only used here)
-        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  (MLflow lets its database's errors through)
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError  # MLflow lets its database's errors through
 
         try:
             if self._parent is None:
@@ -125,8 +125,8 @@ class Mirror:
             raise TrackingError(f"MLflow at {self._store.uri} did not take it: {first_line[:200]}") from error
 
     def _open(self, state: RunState) -> None:
-        from mlflow import MlflowClient  # noqa: PLC0415
-        from mlflow.entities import ViewType  # noqa: PLC0415
+        from mlflow import MlflowClient
+        from mlflow.entities import ViewType
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it makes
         self._client = MlflowClient(self._store.uri)
@@ -247,7 +247,7 @@ class Mirror:
             self._client.set_terminated(self._parent, "FINISHED", _milliseconds(state.updated_at))
 
     def _log_metrics(self, run_id: str, points: Iterable[tuple[str, float, int, int]]) -> None:
-        from mlflow.entities import Metric  # noqa: PLC0415
+        from mlflow.entities import Metric
 
         metrics = [Metric(name, value, stamp, step) for name, value, stamp, step in points]
         for start in range(0, len(metrics), METRICS_PER_CALL):
@@ -255,7 +255,7 @@ class Mirror:
         self.sent += len(metrics)
 
     def _log_params(self, run_id: str, params: dict[str, Any]) -> None:
-        from mlflow.entities import Param  # noqa: PLC0415
+        from mlflow.entities import Param
 
         entries = [Param(key, str(value)[:6000]) for key, value in params.items()]
         for start in range(0, len(entries), PARAMS_PER_CALL):

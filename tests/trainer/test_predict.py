@@ -38,9 +38,8 @@ def test_a_checkpoint_that_lacks_a_part_is_refused_in_one_line(trained, tmp_path
 
 def test_validation_repeats_the_figures_of_the_training(trained, tiny_dataset):
     steps = []
-    with cpu_threads(
-        1
-    ):  # as in the training: sums in another order move the last digits of a hardly trained detector
+    # As in the training: sums in another order move the last digits of a detector that has hardly learnt.
+    with cpu_threads(1):
         measured = validate(
             trained.best, tiny_dataset, batch_size=8, progress=lambda *step: steps.append(step)
         )
