@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import ray
+
 from evolve import Gene, SearchSettings, Space
 from evolve.journal import Journal
 from evolve.ray_driver import Resources, run_evolution
@@ -19,6 +21,7 @@ from evolve.trainable import Outcome
 def objective(assignment, report):
     folder = Path(assignment.folder)
     (folder / "pid").write_text(str(os.getpid()))
+    (folder / "gpus").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
     place = folder / "checkpoint.json"
     history = json.loads(place.read_text()) if place.exists() else []
     epochs = assignment.settings["epochs"]
@@ -36,6 +39,7 @@ def objective(assignment, report):
 
 
 def main(folder: Path, trials: int, epochs: int) -> None:
+    gpus = float(os.environ.get("GPUS", "0"))
     if not (folder / "journal.jsonl").exists():
         with Journal(folder / "journal.jsonl") as journal:
             journal.append(
@@ -48,10 +52,12 @@ def main(folder: Path, trials: int, epochs: int) -> None:
                     "space": Space([Gene("x", 0, 1, start=0.1), Gene("y", 0, 1)]).to_dict(),
                     "search": SearchSettings().to_dict(),
                     "settings": {"epochs": epochs, "epoch_s": float(os.environ.get("EPOCH_S", "0.1"))},
-                    "resources": Resources(concurrent=2, retries=2).to_dict(),
+                    "resources": Resources(gpus=gpus, concurrent=2, retries=2).to_dict(),
                     "provenance": {},
                 }
             )
+    if gpus:  # GPUs that Ray only believes in
+        ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     run_evolution(folder, objective)
 
 

@@ -20,14 +20,14 @@ PATIENCE_S = 120
 
 
 def start_driver(
-    folder: Path, trials: int = 6, epochs: int = 4, *, epoch_s: float = 0.1
+    folder: Path, trials: int = 6, epochs: int = 4, *, epoch_s: float = 0.1, gpus: float = 0.0
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), str(folder), str(trials), str(epochs)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "EPOCH_S": str(epoch_s)},
+        env={**os.environ, "EPOCH_S": str(epoch_s), "GPUS": str(gpus)},
     )
 
 
@@ -132,6 +132,15 @@ def test_a_second_driver_on_one_run_is_refused(tmp_path: Path) -> None:
     assert second.returncode != 0
     assert f"process {first.pid}" in said
     finish(first)
+
+
+def test_two_trials_on_half_a_gpu_each_run_at_once_and_see_the_same_gpu(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    finish(start_driver(folder, trials=2, epochs=10, epoch_s=0.3, gpus=0.5))
+    first, second = state_of(folder).finished
+    assert first.told_at is not None
+    assert second.asked_at < first.told_at
+    assert {(trial_folder(folder, trial) / "gpus").read_text() for trial in (0, 1)} == {"0"}
 
 
 def test_trials_share_a_cluster_by_cpus_and_by_fractions_of_gpus() -> None:
