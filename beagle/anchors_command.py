@@ -10,9 +10,7 @@ import typer
 from beagle import console
 
 if TYPE_CHECKING:
-    from beagle.fitting import FittedAnchors
-    from dataset import Dataset
-    from model.spec import ModelSpec
+    from beagle.fitting import FittedAnchors, Inputs
 
 app = typer.Typer()
 
@@ -69,39 +67,29 @@ def fit_to_data(
             raise CommandError(f"{path} can't be written: there is no folder {path.parent}")
     if plot is not None and plot.suffix.lower() != ".png":
         raise CommandError(f"{plot}: a picture must be a .png")
-    found, dataset, spec = _run(data, model, image_size, threshold, mode="fit", seed=seed, as_json=as_json)
+    found, inputs = _run(data, model, image_size, threshold, mode="fit", seed=seed, as_json=as_json)
     if plot is not None:
         from anchors.plot import plot_anchors
 
         picture = io.BytesIO()
-        plot_anchors(dataset.shapes(image_size), found.anchors, picture, threshold=threshold)
+        plot_anchors(inputs.data.shapes(inputs.image_size), found.anchors, picture, threshold=threshold)
         write_bytes(plot, picture.getvalue())
         console.done(f"{plot} shows them over the box shapes")
-    fitted = load_spec(model, classes=len(dataset.names), anchors=found.anchors)
+    fitted = load_spec(inputs.spec, anchors=found.anchors)
     write_bytes(target, spec_to_yaml(fitted).encode())
-    console.done(f"{target} holds {spec.name} with these anchors")
+    console.done(f"{target} holds {fitted.name} with these anchors")
 
 
 def _run(
     data: str, model: str, image_size: int, threshold: float, *, mode: str, seed: int, as_json: bool
-) -> "tuple[FittedAnchors, Dataset, ModelSpec]":
-    from beagle.fitting import fit_anchors
-    from dataset import load
-    from model.spec import load_spec, round_image_size
+) -> "tuple[FittedAnchors, Inputs]":
+    from beagle.fitting import fit_anchors, load_inputs
     from trainer.config import Hyperparameters
 
-    dataset = load(data)
-    for line in dataset.notes:
-        console.note(line)
-    spec = load_spec(model, classes=len(dataset.names))
-    rounded = round_image_size(image_size, spec.grid)
-    if rounded != image_size:
-        console.note(f"image size {image_size} is no multiple of {spec.grid}: {rounded} is used")
+    inputs = load_inputs(data, model, image_size, console.note)
     with console.bars() as advance:
         found = fit_anchors(
-            dataset,
-            spec,
-            rounded,
+            inputs,
             mode=mode,
             hyp=Hyperparameters(anchor_t=threshold),
             seed=seed,
@@ -111,7 +99,7 @@ def _run(
         console.show_json(_figures(found))
     else:
         show_figures(found)
-    return found, dataset, spec
+    return found, inputs
 
 
 def _figures(found: "FittedAnchors") -> dict[str, Any]:

@@ -72,8 +72,8 @@ def evolve(
         genes=tuple(name.strip() for name in genes.split(",") if name.strip()),
         space=space,
         anchors=anchors,
-        optimizer=optimizer,
         training={
+            "optimizer": optimizer,
             "schedule": schedule,
             "device": device,
             "workers": workers,

@@ -93,9 +93,8 @@ def build_space(genes: tuple[str, ...], space: Path | None, hyp: Hyperparameters
         SpaceError: Bounds that are no interval, or a start outside them.
     """
     start = hyp.to_dict()
-    start["anchors"] = (
-        start["anchors"] or ANCHORS_PER_LEVEL
-    )  # 0 keeps the model's, and is no number to breed from
+    # Of hyperparameters 0 keeps the model's number, but a gene needs a number to breed from.
+    start["anchors"] = start["anchors"] or ANCHORS_PER_LEVEL
     known = {**GENES, **OPTIONAL_GENES}
     if space is not None:
         rows = load_yaml_map(space, "the search space")

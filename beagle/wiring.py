@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from beagle.fitting import FittedAnchors, fit_anchors
+from beagle.fitting import FittedAnchors, fit_anchors, load_inputs
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import build_space
 from beagle.production import provenance
-from dataset import load
 from evolve.journal import Journal, RunState, fold, read_journal
 from evolve.ledger import OnEvent
 from evolve.search import SearchSettings
 from evolve.space import EvolveError
 from evolve.trainable import Assignment, Outcome, Report
-from model.spec import load_spec, round_image_size
 from trainer.config import Hyperparameters, TrainConfig
 
 if TYPE_CHECKING:
@@ -46,8 +44,7 @@ class EvolveOptions:
         genes: Names to evolve; empty for the usual ones.
         space: A YAML file of genes and bounds instead.
         anchors: "auto" fits when the model's reach too few boxes, "fit" always, "keep" never.
-        optimizer: As `TrainConfig` takes it, or "auto"; the same for all trials and for production.
-        training: Further fields of `TrainConfig` for every trial (schedule, device, ...).
+        training: Further fields of `TrainConfig` for every trial (optimizer, schedule, device, ...).
         seed: Of the search and of each training.
     """
 
@@ -61,7 +58,6 @@ class EvolveOptions:
     genes: tuple[str, ...] = ()
     space: Path | None = None
     anchors: str = "auto"
-    optimizer: str = "auto"
     training: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
 
@@ -92,13 +88,8 @@ def start_run(
     """
     check_new_folder(folder)
     space = build_space(options.genes, options.space, options.hyp)
-    data = load(options.data)
-    for line in data.notes:
-        note(line)
-    spec = load_spec(options.model, classes=len(data.names))
-    image_size = round_image_size(options.image_size, spec.grid)
-    if image_size != options.image_size:
-        note(f"image size {options.image_size} is no multiple of {spec.grid}: {image_size} is used")
+    inputs = load_inputs(options.data, options.model, options.image_size, note)
+    data, image_size = inputs.data, inputs.image_size
     training = {
         "data": absolute_source(options.data),
         "model": absolute_source(options.model),
@@ -107,13 +98,12 @@ def start_run(
         "image_size": image_size,
         "seed": options.seed,
         **options.training,
-        "optimizer": options.optimizer,
         "hyp": options.hyp.to_dict(),
     }
     config = TrainConfig.from_dict({**training, "out": str(folder)})  # refused now rather than in every trial
     if config.weights and not Path(config.weights).is_file():
         raise CommandError(f"{config.weights}: there are no such weights to start from")
-    fitted = fit_anchors(data, spec, image_size, mode=options.anchors, hyp=options.hyp, seed=options.seed)
+    fitted = fit_anchors(inputs, mode=options.anchors, hyp=options.hyp, seed=options.seed)
     training["optimizer"] = _optimizer(config, len(data.train.images))
     training["anchors"] = np.round(fitted.anchors, 2).tolist()
     shapes = data.shapes(image_size)
@@ -132,7 +122,7 @@ def start_run(
         "shapes": {
             "wh": np.round(shapes[pick], 2).tolist(),
             "image_size": image_size,
-            "anchors_before": np.asarray(spec.anchors).tolist(),
+            "anchors_before": np.asarray(inputs.spec.anchors).tolist(),
             "before": asdict(fitted.before),
             "after": asdict(fitted.after),
         },

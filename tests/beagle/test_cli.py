@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 import dataset.check
 from beagle import __version__, cli
@@ -107,6 +108,27 @@ def test_fitted_anchors_are_written_as_a_model_that_loads(beagle: Beagle, tiny: 
     assert shown["classes"] == 2
     assert beagle(*words).code == 1  # it exists
     assert beagle(*words, "--overwrite").code == 0
+
+
+def test_a_picture_shows_the_boxes_at_the_rounded_size_that_anchors_were_fitted_at(
+    beagle: Beagle, tiny: Path
+) -> None:
+    for size, name in ((70, "asked"), (96, "rounded")):
+        words = ("--image-size", str(size), "--out", f"{name}.yaml", "--plot", f"{name}.png")
+        assert beagle("anchors", "fit", tiny, "--model", "yolov5n", *words).code == 0
+    assert Path("asked.yaml").read_text() == Path("rounded.yaml").read_text()
+    assert Path("asked.png").read_bytes() == Path("rounded.png").read_bytes()
+
+
+def test_anchors_that_run_against_the_strides_are_mended_and_it_is_said(beagle: Beagle, tiny: Path) -> None:
+    words = ("anchors", "fit", tiny, "--model", "yolov5n", "--image-size", "64", "--out", "a.yaml")
+    assert beagle(*words).code == 0
+    model = yaml.safe_load(Path("a.yaml").read_text())
+    model["anchors"].reverse()
+    Path("reversed.yaml").write_text(yaml.safe_dump(model))
+    said = beagle("anchors", "check", tiny, "--model", "reversed.yaml", "--image-size", "64")
+    assert said.code == 0
+    assert "stride" in said.err
 
 
 def test_a_run_s_status_is_told_in_words_and_in_json(beagle: Beagle, finished_run: Path) -> None:

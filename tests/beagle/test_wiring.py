@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from anchors import AnchorError, metrics
 from beagle import production, wiring
 from beagle.cli import app
-from beagle.fitting import fit_anchors
+from beagle.fitting import Inputs, fit_anchors
 from beagle.folders import CommandError
 from beagle.wiring import EvolveOptions
 from dataset import DataError, load
@@ -59,7 +59,7 @@ def test_options_that_can_not_be_are_refused_at_birth(
 @pytest.mark.parametrize("mode", ["keep", "auto", "fit"])
 def test_anchors_are_never_worse_than_the_model_s(mode: str, tiny: Path) -> None:
     data, spec = load(tiny), load_spec("yolov5n")
-    found = fit_anchors(data, spec, 64, mode=mode)
+    found = fit_anchors(Inputs(data, spec, 64), mode=mode)
     assert (found.fitted is not None) == (mode == "fit")
     assert found.before == metrics.evaluate(data.shapes(64), np.asarray(spec.anchors))
     assert found.after == metrics.evaluate(data.shapes(64), found.anchors)
@@ -70,14 +70,14 @@ def test_anchors_are_never_worse_than_the_model_s(mode: str, tiny: Path) -> None
 
 def test_auto_fits_anchors_that_reach_too_few_boxes(tiny: Path) -> None:
     spec = load_spec("yolov5n", anchors=np.asarray(load_spec("yolov5n").anchors) * 20)
-    found = fit_anchors(load(tiny), spec, 64)
+    found = fit_anchors(Inputs(load(tiny), spec, 64))
     assert found.before.bpr < 0.98 <= found.after.bpr
     assert found.fitted is not None
 
 
 def test_progress_of_a_fit_ends_at_one(tiny: Path) -> None:
     shares: list[float] = []
-    fit_anchors(load(tiny), load_spec("yolov5n"), 64, mode="fit", progress=shares.append)
+    fit_anchors(Inputs(load(tiny), load_spec("yolov5n"), 64), mode="fit", progress=shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
 
