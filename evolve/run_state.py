@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from evolve.racing import Standing, standings
 from evolve.space import EvolveError
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,12 @@ class TrialState:
     told_at: float | None = None
     result: dict[str, Any] = field(default_factory=dict)
     _reporting: int = field(default=0, repr=False)  # the attempt that wrote the newest report
+
+    @property
+    def replicates_of(self) -> int | None:
+        """The first trial of the same configuration, None for the first itself."""
+        first = self.origin.get("replicates_of")
+        return None if first is None else int(first)
 
     def _report(self, event: Event) -> None:
         attempt, epoch = int(event.get("attempt", 0)), int(event["epoch"])
@@ -134,9 +141,25 @@ class RunState:
         """Trials told without a fitness, in the order of the asks."""
         return [t for t in self.trials.values() if t.status != "running" and t.fitness is None]
 
+    def standings(self) -> list[Standing]:
+        """Configurations with a fitness, the best lower bound first; see `evolve.racing`."""
+        ended = [trial for trial in self.trials.values() if trial.status != "running"]
+        runs = [
+            (trial.id if trial.replicates_of is None else trial.replicates_of, trial.fitness) for trial in ended
+        ]
+        # The order of the asks, so that of equals the earlier leads; a first trial may still be running.
+        return [each for each in standings(sorted(runs, key=lambda run: run[0])) if self._ended(each.trial)]
+
+    def _ended(self, trial: int) -> bool:
+        return self.trials[trial].fitness is not None
+
     def best(self) -> TrialState | None:
-        """The fittest trial, the earlier one of equals; None before the first that finished."""
-        return max(self.finished, key=lambda trial: (trial.fitness, -trial.id), default=None)
+        """The first trial of the configuration with the best lower bound; None before the first that finished.
+
+        Without repeated trials that is the fittest trial, the earlier one of equals.
+        """
+        ranked = self.standings()
+        return self.trials[ranked[0].trial] if ranked else None
 
     def apply(self, event: Event) -> None:
         """Take in one more event, in the journal's order (a live driver keeps its state so).
