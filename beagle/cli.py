@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from beagle import (
     __version__,
     anchors_command,
+    cluster_command,
     console,
     data_command,
     demo_command,
@@ -55,6 +56,7 @@ app.command("export")(export_command.export)
 app.command("sync")(sync_command.sync)
 app.command("submit", context_settings=submit_command.CONTEXT)(submit_command.submit)
 app.add_typer(jobs_command.app, name="jobs", help="Jobs that were submitted.")
+app.add_typer(cluster_command.app, name="cluster", help="Configurations of clusters.")
 app.command("demo")(demo_command.demo)
 
 

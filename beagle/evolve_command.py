@@ -52,6 +52,10 @@ def evolve(
     ] = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/evolve by default.")] = None,
+    go_on: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run in --out where there is one, as it was begun."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Evolve hyperparameters: many full trainings, bred from the best."""
@@ -61,6 +65,9 @@ def evolve(
     from evolve.ray_driver import Resources
 
     folder = out or unused_folder(Path("runs"), "evolve")
+    if go_on and (folder / "journal.jsonl").is_file():
+        resume(folder, None, as_json)
+        return
     options = EvolveOptions(
         data=data,
         model=model,

@@ -9,8 +9,8 @@ import pytest
 import typer
 
 from beagle import jobs_command, submit_command
+from cluster.local import LocalSubmitter
 from cluster.spec import ClusterError, JobInfo
-from cluster.submit import LocalSubmitter
 
 Run = Callable[..., str]
 
