@@ -1,4 +1,4 @@
-"""The one door to Ray: trials are placed and retried by Ray Tune, and remembered by the ledger.
+"""The door to Ray Tune: trials are placed and retried by Ray Tune, and remembered by the ledger.
 
 Tune's own snapshots lose trials when its driver is killed, so nothing here relies on them: a resumed run replays the
 journal and opens a new Tuner for what is still to do. Workers find their last checkpoint in the trial's own folder.
@@ -11,18 +11,18 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from evolve.journal import Journal, RunState
 from evolve.ledger import Ledger, OnEvent
+from evolve.ray_session import connected
 from evolve.space import EvolveError
 from evolve.trainable import WORKER_DIED, Assignment, Objective, Outcome, failure_reason, run_trial
 
@@ -30,14 +30,10 @@ logger = logging.getLogger(__name__)
 
 # One no-op snapshot at the start and one at the end are enough: the journal remembers, not Tune.
 TUNE_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "86400",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
 
@@ -122,8 +118,9 @@ def run_evolution(folder: Path, objective: Objective, on_event: OnEvent | None =
 def _drive(ledger: Ledger, objective: Objective, resources: Resources) -> None:
     os.environ.update(TUNE_ENVIRONMENT)
     # Signals last, since Ray sets handlers of its own when it starts.
-    with connected(resources, ledger.folder), quiet_tune(), terminated_as_interrupted():
-        slots = min(resources.slots(ray.cluster_resources()), ledger.remaining)
+    cluster = connected(resources.address, ledger.folder, resources.cpus)
+    with cluster as available, quiet_tune(), terminated_as_interrupted():
+        slots = min(resources.slots(available), ledger.remaining)
         storage = ledger.folder / "ray"
         tuner = tune.Tuner(
             tune.with_resources(_trainable(objective), {"cpu": resources.cpus, "gpu": resources.gpus}),
@@ -234,42 +231,6 @@ def _reason(trial: Any) -> str:
 
 
 @contextmanager
-def connected(resources: Resources, folder: Path) -> Iterator[None]:
-    """Join the cluster, or start one on this machine; one that is already joined is used and left alone.
-
-    Args:
-        resources: Which cluster, and the threads of its workers.
-        folder: Where Ray is started. Its workers import from there first, and the user's own folder may well have
-            a `model` or a `dataset` that is not ours.
-
-    Raises:
-        EvolveError: No cluster answers at the address.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    local = resources.address is None
-    options: dict[str, Any] = (
-        {"include_dashboard": False, "object_store_memory": 200_000_000} if local else {}
-    )
-    try:
-        with chdir(folder):
-            ray.init(
-                address="local" if local else resources.address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"env_vars": worker_environment(resources.cpus)},
-                **options,
-            )
-    except ConnectionError as error:
-        raise EvolveError(f"no Ray cluster answers at {resources.address}: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
 def quiet_tune() -> Iterator[None]:
     """Within it Ray's loggers keep still: what they say stands in the journal and in the trial's log."""
     loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train")]
@@ -281,16 +242,6 @@ def quiet_tune() -> Iterator[None]:
     finally:
         for each, level in zip(loggers, before, strict=True):
             each.setLevel(level)
-
-
-def worker_environment(cpus: float) -> dict[str, str]:
-    """Environment of a worker: as many threads as the trial has CPUs, and none that spins while it waits.
-
-    Several torch processes on few cores slow each other down more than tenfold when OpenMP's idle threads spin.
-    """
-    threads = str(max(int(cpus), 1))
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return {name: threads for name in names} | {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @contextmanager

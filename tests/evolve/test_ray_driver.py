@@ -12,7 +12,8 @@ import pytest
 
 from evolve.journal import RunState, fold, read_journal
 from evolve.ledger import trial_folder
-from evolve.ray_driver import Resources, worker_environment
+from evolve.ray_driver import Resources
+from evolve.ray_session import worker_environment
 from evolve.space import EvolveError
 
 SCRIPT = Path(__file__).with_name("driver_script.py")
