@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+import jsonschema
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from cluster.settings import Settings
@@ -74,8 +75,9 @@ def check_ray_up(config: dict[str, Any]) -> None:
     """
     try:
         validate_config(prepare_config(copy.deepcopy(config)))
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ClusterError(f"Ray does not accept the configuration: {error}") from error
+    except (jsonschema.ValidationError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ClusterError(f"Ray does not accept the configuration: {reason}") from error
 
 
 def _start(where: str) -> str:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from cluster.probe import Needs, findings
 from cluster.remote_record import RemoteRecord, load_remote, open_folder, remote_ids
 from cluster.slurm_script import EXIT, LOG, STOP, SlurmSettings, sbatch_script
 from cluster.spec import ClusterError, JobInfo, JobSpec, JobStatus
@@ -59,6 +61,24 @@ class SlurmSubmitter:
             shutil.rmtree(job, ignore_errors=True)
             raise ClusterError(f"the job can't be submitted: {error}") from error
         return job.name
+
+    def check(self, spec: JobSpec, needs: Needs) -> tuple[str, ...]:
+        """What stands in a job's way, one line each: what Slurm itself says, and what can't be found on the storage.
+
+        Paths are looked at from this machine, since a look from a node may wait in the queue for hours; storage and
+        interpreter must be shared for a job to run at all.
+
+        Args:
+            spec: The job.
+            needs: What it needs to find.
+        """
+        script = sbatch_script(spec, self.settings, self.folder / "check", sys.executable)
+        found = findings(replace(needs, versions={}))
+        try:
+            _call("sbatch", "--test-only", given=script)
+        except ClusterError as error:
+            found.insert(0, f"Slurm would not start it: {error}")
+        return tuple(found)
 
     def list(self) -> tuple[JobInfo, ...]:
         """All jobs of Slurm that were submitted from here, oldest first."""
@@ -178,7 +198,7 @@ def _look_up(native_id: str) -> tuple[str, str, str]:
     return state, "" if reason == "None" else reason, nodes
 
 
-def _call(*words: str, environment: dict[str, str] | None = None) -> str:
+def _call(*words: str, environment: dict[str, str] | None = None, given: str | None = None) -> str:
     """What a command of Slurm prints.
 
     Raises:
@@ -188,6 +208,7 @@ def _call(*words: str, environment: dict[str, str] | None = None) -> str:
         done = subprocess.run(
             words,
             env=environment,
+            input=given,
             capture_output=True,
             text=True,
             errors="replace",

@@ -70,10 +70,12 @@ export RAY_AUTH_TOKEN
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" hostname --all-ip-addresses | awk '{print $1}')
 port=$((20000 + SLURM_JOB_ID % 20000))
-srun --overlap --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --nodes=1 --ntasks=1 --nodelist="$head" \\
+srun --overlap --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+--nodes=1 --ntasks=1 --nodelist="$head" \\
     "$python" -P -m cluster.ray_node start --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --num-gpus=4 --head \
 --node-ip-address="$address" --port="$port" >> "$job/ray.log" 2>&1 &
-srun --overlap --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --nodes=2 --ntasks=2 --exclude="$head" \\
+srun --overlap --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+--nodes=2 --ntasks=2 --exclude="$head" \\
     "$python" -P -m cluster.ray_node start --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --num-gpus=4 \
 --address="$address:$port" >> "$job/ray.log" 2>&1 &
 "$python" -P -m cluster.ray_node wait "$address:$port" 3 || exit 1
