@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from ray.exceptions import RayError
 from ray.job_submission import JobSubmissionClient
 
 from cluster.probe import Needs, read_findings
@@ -221,12 +222,16 @@ class RaySubmitter:
         # This variable would win over the address that the user gave.
         before = os.environ.pop("RAY_ADDRESS", None)
         try:
-            yield JobSubmissionClient(self.settings.address)
+            # Said outright: Ray reads the variable when it is imported, which may have been before it was set.
+            token = os.environ.get("RAY_AUTH_TOKEN")
+            yield JobSubmissionClient(
+                self.settings.address, headers={"Authorization": f"Bearer {token}"} if token else None
+            )
         except (ConnectionError, requests.exceptions.RequestException) as error:
             raise ClusterError(
                 f"no Ray cluster answers at {self.settings.address}: is it up, and its dashboard with it?"
             ) from error
-        except RuntimeError as error:
+        except (RuntimeError, RayError) as error:
             raise ClusterError(_refusal(str(error), self.settings.address)) from error
         finally:
             if before is not None:
