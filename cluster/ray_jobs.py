@@ -285,7 +285,7 @@ def _refusal(text: str, address: str) -> str:
         return f"the cluster at {address} asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
     if "403" in text or "Forbidden" in text:
         return f"the cluster at {address} does not accept the token in RAY_AUTH_TOKEN"
-    if "exceeds" in text.lower() and "size" in text.lower():
+    if "413" in text or ("exceeds" in text and "size" in text):
         return (
             f"the working folder is too large to be sent ({_one_line(text)}): leave files out by a .rayignore"
         )
