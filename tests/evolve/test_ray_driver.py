@@ -145,19 +145,33 @@ def test_two_trials_on_half_a_gpu_each_run_at_once_and_see_the_same_gpu(tmp_path
 
 
 def test_trials_share_a_cluster_by_cpus_and_by_fractions_of_gpus() -> None:
-    cluster = {"CPU": 8.0, "GPU": 2.0}
+    cluster = [{"CPU": 8.0, "GPU": 2.0}]
     assert Resources(cpus=1).slots(cluster) == 8
     assert Resources(cpus=1, gpus=0.5).slots(cluster) == 4
     assert Resources(cpus=4, gpus=0.5).slots(cluster) == 2
     assert Resources(cpus=1, gpus=0.1).slots(cluster) == 8
+    assert Resources(cpus=0.5, gpus=0.4).slots(cluster) == 4  # the rests of two GPUs make no third place
+    assert Resources(cpus=1, gpus=2).slots(cluster) == 1
     assert Resources(cpus=1, concurrent=3).slots(cluster) == 3
+
+
+def test_a_trial_never_spans_two_nodes() -> None:
+    cluster = [{"CPU": 3.0, "GPU": 1.0}, {"CPU": 3.0, "GPU": 1.0}, {"memory": 1.0}]
+    assert Resources(cpus=2).slots(cluster) == 2
+    with pytest.raises(
+        EvolveError, match="2 GPUs on one node, but the cluster has at most 3 CPUs and 1 GPUs"
+    ):
+        Resources(gpus=2).slots(cluster)
+    assert Resources(gpus=2).room(cluster) == 0
+    assert Resources(cpus=1).room([]) == 0
 
 
 def test_a_trial_larger_than_the_cluster_is_refused_with_both_sizes() -> None:
     with pytest.raises(
-        EvolveError, match=r"asks for 4 CPUs and 1 GPUs, but the cluster has 2 CPUs and 0 GPUs"
+        EvolveError,
+        match=r"asks for 4 CPUs and 1 GPUs on one node, but the cluster has at most 2 CPUs and 0 GPUs",
     ):
-        Resources(cpus=4, gpus=1).slots({"CPU": 2.0})
+        Resources(cpus=4, gpus=1).slots([{"CPU": 2.0}])
 
 
 @pytest.mark.parametrize(
@@ -168,6 +182,7 @@ def test_a_trial_larger_than_the_cluster_is_refused_with_both_sizes() -> None:
         ({"gpus": -1}, "a fraction of one or a whole number"),
         ({"concurrent": 0}, "concurrent >= 1 must hold"),
         ({"retries": -1}, "retries >= 0 must hold"),
+        ({"silence_s": 0}, "silence > 0 must hold"),
     ],
 )
 def test_resources_that_make_no_sense_are_refused(values: dict[str, float], message: str) -> None:
