@@ -12,6 +12,7 @@ import shutil
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,7 +32,7 @@ from evolve.trainable import WORKER_DIED, Assignment, Objective, Outcome, failur
 from evolve.watchdog import Watchdog
 from evolve.worker_state import BetweenTrials, ProcessState, clean_up
 
-__all__ = ["Resources", "run_evolution"]
+__all__ = ["Resources", "run_evolution", "session_with_room"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ TUNE_ENVIRONMENT = {
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "86400",
 }
 LOOK_S = 1.0  # between two looks at requests to stop and at silent trials
+SPARED = 8  # trials that ended last and are kept whole
 COUNT_S = 5.0  # between two looks at what the cluster holds
 
 
@@ -86,6 +88,18 @@ def run_evolution(
                 raise KeyboardInterrupt
         forget_stop(folder)
         return ledger.state
+
+
+@contextmanager
+def session_with_room(resources: Resources) -> Iterator[None]:
+    """Join or start Ray, and see whether a trial fits, before a run is begun; evolutions inside use this session.
+
+    Raises:
+        EvolveError: No cluster answers, or not even one trial fits.
+    """
+    with connected(resources.address, resources.cpus):
+        resources.slots(nodes())
+        yield
 
 
 def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
@@ -150,6 +164,7 @@ class Floor:
         self._placed: dict[str, int] = {}
         self._running: dict[int, Any] = {}
         self._silent: dict[int, str] = {}
+        self._ended: deque[Any] = deque()
         epochs = (t.seconds / t.epochs for t in ledger.state.finished if t.seconds and t.epochs)
         self._watchdog = Watchdog(resources.silence_s, max(epochs, default=0.0))
         self._slots = resources.slots(nodes())
@@ -188,6 +203,14 @@ class Floor:
             self._running.pop(number, None)
             self._watchdog.ended(number)
         return number
+
+    def done_with(self, trial: Any) -> None:
+        """Tune keeps all its trials to the end; this leaves of one that ended what is small: half of 30 kB each."""
+        self._ended.append(trial)
+        while len(self._ended) > SPARED:  # Tune still looks at those that ended just now
+            old = self._ended.popleft()
+            old.run_metadata.metric_analysis, old.run_metadata.metric_n_steps = {}, {}
+            old.run_metadata.last_result, old.evaluated_params = {}, {}
 
     def why(self, number: int, trial: Any) -> str:
         """Why an attempt failed, in one line."""
@@ -275,6 +298,10 @@ class LedgerCallback(Callback):
         elif "epoch_metrics" in result and "epoch" in result:
             self._floor.ledger.reported(number, int(result["epoch"]), dict(result["epoch_metrics"]))
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune is about to put a trial away."""
+        self._floor.done_with(trial)
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """An attempt failed, or its worker retired; Tune calls this before it asks for another."""
         number = self._floor.leave(trial.trial_id)
@@ -282,6 +309,7 @@ class LedgerCallback(Callback):
             reason = self._floor.why(number, trial)
             memory = "OutOfMemoryError" in reason
             self._floor.ledger.failed(number, reason, out_of_memory=memory)
+        self._floor.done_with(trial)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
