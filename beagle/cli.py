@@ -27,6 +27,7 @@ from beagle import (
     predict_command,
     report_command,
     status_command,
+    stop_command,
     submit_command,
     sync_command,
     train_command,
@@ -51,6 +52,7 @@ app.command("predict")(predict_command.predict)
 app.command("evolve")(evolve_command.evolve)
 app.command("resume")(evolve_command.resume)
 app.command("status")(status_command.status)
+app.command("stop")(stop_command.stop)
 app.command("report")(report_command.report)
 app.command("export")(export_command.export)
 app.command("sync")(sync_command.sync)

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,25 +29,31 @@ CHUNKS_PER_CPU = 4  # so that a CPU that got the long items does not keep all ot
 
 
 @contextmanager
-def connected(address: str | None, folder: Path, cpus: float = 1.0) -> Iterator[dict[str, float]]:
+def connected(address: str | None = None, cpus: float = 1.0) -> Iterator[None]:
     """Join the cluster, or start one on this machine; one that is already joined is used and left alone.
 
     Args:
         address: Ray cluster to join; None starts one on this machine, or joins that of the environment variable
             BEAGLE_RAY_ADDRESS, by which a job on a cluster tells its driver where it is.
-        folder: Where Ray is started. Its workers import from there first, and the user's own folder may well have
-            a `model` or a `dataset` that is not ours.
         cpus: CPUs of each worker, hence its number of threads.
-
-    Yields:
-        What the cluster holds, "CPU" and "GPU" among it.
 
     Raises:
         EvolveError: No cluster answers at the address, or none can be started here.
     """
     if ray.is_initialized():
-        yield dict(ray.cluster_resources())
+        yield
         return
+    # Workers import from where Ray is started first, and the user's own folder may well have a `model` or a
+    # `dataset` that is not ours: so it is started from an empty one.
+    with tempfile.TemporaryDirectory(prefix="beagle-") as folder:
+        _join(address, cpus, Path(folder))
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _join(address: str | None, cpus: float, folder: Path) -> None:
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = address or os.environ.get(ADDRESS_VARIABLE) or None
@@ -67,10 +73,11 @@ def connected(address: str | None, folder: Path, cpus: float = 1.0) -> Iterator[
     except (ConnectionError, TimeoutError) as error:
         where = f"no Ray cluster answers at {address}" if address else "Ray can't be started on this machine"
         raise EvolveError(f"{where}: {' '.join(str(error).split())[:200]}") from error
-    try:
-        yield dict(ray.cluster_resources())
-    finally:
-        ray.shutdown()
+
+
+def nodes() -> list[Mapping[str, float]]:
+    """What each node of the cluster that lives holds in all, "CPU" and "GPU" among it."""
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 def ray_map(
@@ -94,8 +101,9 @@ def ray_map(
     """
     if not items:
         return []
-    with tempfile.TemporaryDirectory(prefix="beagle-") as folder, connected(address, Path(folder)) as cluster:
-        parts = min(len(items), CHUNKS_PER_CPU * max(int(cluster.get("CPU", 1.0)), 1))
+    with connected(address):
+        cpus = max(int(sum(node.get("CPU", 0.0) for node in nodes())), 1)
+        parts = min(len(items), CHUNKS_PER_CPU * cpus)
         size = math.ceil(len(items) / parts)
         task = ray.remote(num_cpus=1, max_retries=3)(_apply)
         futures = [
