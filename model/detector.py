@@ -8,6 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from model.fuse import fuse
 from model.head import Detect
 from model.layers import LAYERS
 from model.notation import Activation
@@ -54,6 +55,10 @@ class Detector(nn.Module):
     def anchors(self) -> Tensor:
         """Anchors in px, (levels, per level, 2), as the loaded state has them."""
         return self.head.anchors_px
+
+    def fuse(self) -> "Detector":
+        """Copy it for use: in eval mode, batch norms folded into convolutions; outputs agree to rounding."""
+        return fuse(self)
 
     def forward(self, images: Tensor) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Predict; see the class for shapes.

@@ -86,7 +86,7 @@ def predict(
     """
     where = choose_device(device)
     loaded = checkpoint if isinstance(checkpoint, tuple) else load_detector(checkpoint)
-    detector = place(loaded[0], where).eval()
+    detector = place(loaded[0].fuse(), where)
     for image in images:
         pixels = read_image(Path(image)) if isinstance(image, str | Path) else _check_image(image)
         batch = _as_batch(pixels, image_size or loaded[2], detector.spec.grid)
