@@ -18,6 +18,7 @@ from beagle import (
     anchors_command,
     cluster_command,
     console,
+    convert_command,
     data_command,
     demo_command,
     evolve_command,
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.add_typer(data_command.app, name="data", help="Look at a data set.")
 app.add_typer(anchors_command.app, name="anchors", help="Check anchors, or fit them to a data set.")
 app.add_typer(model_command.app, name="model", help="The detectors that are built in.")
+model_command.app.command("convert")(convert_command.convert)
 app.command("train")(train_command.train)
 app.command("val")(val_command.val)
 app.command("predict")(predict_command.predict)
