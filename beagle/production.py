@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dataset import Dataset
+from evolve.command_trainable import TRAINER
 from evolve.export import ExportFiles, export_run
 from evolve.journal import RunState, TrialState
 from model.spec import load_spec, spec_to_yaml
@@ -21,13 +22,18 @@ PRODUCTION_EPOCHS = 300
 def provenance(data: Dataset) -> dict[str, Any]:
     """What one must know to do it again: versions, the data's hash, and the commit of the working folder."""
     packages = ("beagle-evolve", "torch", "ray", "mlflow", "numpy", "scipy", "opencv-python-headless")
-    versions = {"python": platform.python_version()}
+    return {"versions": versions(*packages), "data_hash": data.fingerprint, "git_commit": git_commit()}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of Python and of these packages."""
+    found = {"python": platform.python_version()}
     for package in packages:
         try:
-            versions[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {"versions": versions, "data_hash": data.fingerprint, "git_commit": git_commit()}
+            found[package] = "not installed"
+    return found
 
 
 def git_commit() -> str | None:
@@ -50,7 +56,15 @@ def export_best(folder: Path, target: Path) -> Path:
     Raises:
         ExportError: Nothing can be exported, or the target exists.
     """
-    return export_run(folder, target, build_files=_detector_files)
+    return export_run(folder, target, build_files=_files)
+
+
+def _files(state: RunState, best: TrialState) -> ExportFiles:
+    if TRAINER in state.header["settings"]:
+        from beagle.command_run import command_files
+
+        return command_files(state, best)
+    return _detector_files(state, best)
 
 
 def _detector_files(state: RunState, best: TrialState) -> ExportFiles:

@@ -16,6 +16,7 @@ from beagle.fitting import FittedAnchors, fit_anchors, load_inputs
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import build_space
 from beagle.production import provenance
+from evolve.command_trainable import TRAINER, run_command
 from evolve.journal import Journal, RunState, fold, read_journal
 from evolve.ledger import OnEvent
 from evolve.search import SearchSettings
@@ -176,7 +177,8 @@ def drive(folder: Path, on_event: OnEvent | None = None) -> RunState:
     """
     from evolve.ray_driver import run_evolution
 
-    return run_evolution(folder, train_detector, on_event)
+    settings = fold(read_journal(folder / "journal.jsonl")).header.get("settings", {})
+    return run_evolution(folder, run_command if TRAINER in settings else train_detector, on_event)
 
 
 def train_detector(assignment: Assignment, report: Report) -> Outcome:

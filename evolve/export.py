@@ -26,8 +26,11 @@ from evolve.space import EvolveError, Space
 from evolve.wording import moment, origin_words
 
 VERSION = 1
-HYP, COMMAND, PROVENANCE = "hyp.yaml", "train.sh", "provenance.json"
-_OWN_NAMES = (HYP, COMMAND, PROVENANCE)
+HYP, COMMAND, NOTES, PROVENANCE = "hyp.yaml", "train.sh", "notes.md", "provenance.json"
+_OWN_NAMES = (HYP, COMMAND, NOTES, PROVENANCE)
+
+HERE = "\0here\0"
+"""In a word of a command: the exported folder, wherever it is moved. No argument of a program holds it by chance."""
 
 
 class ExportError(EvolveError):
@@ -39,19 +42,25 @@ class ExportFiles:
     """What the caller adds to an export.
 
     Attributes:
-        command: of the training, a list of arguments, for `train.sh`; it is run inside the exported folder, so
-            files beside it are named without a folder. Empty: no `train.sh`.
+        command: of the training, a list of arguments, for `train.sh`; without a `directory` it is run inside the
+            exported folder, so files beside it are named without a folder. Empty: no `train.sh`.
         hyp: all hyperparameters by name, for `hyp.yaml`: the genes' best values and those that were not searched.
             None: the genes alone.
         texts: file name to content, such as `model.yaml`.
         copies: file name to the file that is copied. The best weights need not be named: they are copied under
             their own name.
+        notes: what the user of the folder must know, a paragraph each, for `notes.md`.
+        directory: where the command runs instead; it names files of the export by `HERE`.
+        environment: variables of the command.
     """
 
     command: Sequence[str] = ()
     hyp: Mapping[str, float | int | str | bool | None] | None = None
     texts: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, Path] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    directory: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse names that would leave the folder or overwrite each other.
@@ -110,7 +119,11 @@ def export_run(
             raise ExportError(f"{path}: the file to export as {name} is missing")
     texts = {HYP: _hyp_text(state, best, files), **files.texts}
     if files.command:
-        texts[COMMAND] = _command_text(state, best, files.command)
+        texts[COMMAND] = _command_text(state, best, files)
+    if files.notes:
+        texts[NOTES] = f"# {state.name}: what to know\n\n" + "".join(
+            f"- {' '.join(n.split())}\n" for n in files.notes
+        )
     aside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(3)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -166,9 +179,21 @@ def _hyp_text(state: RunState, best: TrialState, files: ExportFiles) -> str:
         raise ExportError(f"{HYP}: values must be plain numbers or words, but got {ordered}") from error
 
 
-def _command_text(state: RunState, best: TrialState, command: Sequence[str]) -> str:
-    where = 'cd -- "$(dirname -- "$0")"'
-    return f'#!/bin/sh\n{_header(state, best)}set -eu\n{where}\nexec {shlex.join(command)} "$@"\n'
+def _command_text(state: RunState, best: TrialState, files: ExportFiles) -> str:
+    lines = [
+        "#!/bin/sh",
+        _header(state, best) + "set -eu",
+        'here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)',
+    ]
+    lines.append(f"cd -- {shlex.quote(files.directory)}" if files.directory else 'cd -- "$here"')
+    lines += [f"export {name}={_quoted(value)}" for name, value in files.environment.items()]
+    return "\n".join(lines) + f'\nexec {" ".join(_quoted(word) for word in files.command)} "$@"\n'
+
+
+def _quoted(word: str) -> str:
+    """A word for the shell; what stands for the exported folder becomes its place when the script is run."""
+    pieces = [shlex.quote(piece) if piece else "" for piece in word.split(HERE)]
+    return '"$here"'.join(pieces) if len(pieces) > 1 else shlex.quote(word)
 
 
 def _fill(folder: Path, texts: Mapping[str, str], copies: Mapping[str, Path]) -> None:

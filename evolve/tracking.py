@@ -349,3 +349,42 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         elif value is not None:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+COMMAND_TAG = "beagle.command"
+
+
+def read_metrics(uri: str, tag: str) -> list[dict[str, float]]:
+    """Metrics of the MLflow runs that a command logged for one trial, a row per step.
+
+    Args:
+        uri: Tracking URI.
+        tag: What the command's environment tells MLflow's client to tag its runs with, under `COMMAND_TAG`.
+
+    Returns:
+        Rows in the order of the steps, with "step"; of several runs the newer one's values count. Empty while there
+        is no run, or no answer.
+    """
+    os.environ.update(ENVIRONMENT)
+    from mlflow import MlflowClient
+    from mlflow.entities import ViewType
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    rows: dict[int, dict[str, float]] = {}
+    database = uri.removeprefix("sqlite:///")
+    if database != uri and not Path(database).is_file():
+        return []  # asking would make it, at the same time as the command does
+    try:
+        client = MlflowClient(uri)
+        ids = [experiment.experiment_id for experiment in client.search_experiments(ViewType.ALL)]
+        found = client.search_runs(
+            ids, f"tags.`{COMMAND_TAG}` = '{tag}'", order_by=["attributes.start_time ASC"]
+        )
+        for run in found:
+            for name in run.data.metrics:
+                for point in client.get_metric_history(run.info.run_id, name):
+                    rows.setdefault(point.step, {"step": float(point.step)})[name] = point.value
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        logger.info("MLflow at %s gave no metrics: %s", uri, str(error).strip().split("\n")[0][:200])
+    return [rows[step] for step in sorted(rows)]
