@@ -50,7 +50,10 @@ BAD = {
     "no command": ({"command": []}, r"command: must be given"),
     "a shell string": ({"command": "python train.py"}, r"command: must be a list of words"),
     "unknown key": ({"comand": ["x"]}, r"key 'comand' is unknown; did you mean 'command'"),
-    "unknown placeholder": ({"command": ["{epoch}"]}, r"command: placeholder 'epoch' is unknown; did you mean 'epochs'"),
+    "unknown placeholder": (
+        {"command": ["{epoch}"]},
+        r"command: placeholder 'epoch' is unknown; did you mean 'epochs'",
+    ),
     "open brace": ({"command": ["{epochs"]}, r"command: a brace must have its partner"),
     "unknown gene": ({"command": ["{gene:lr0}"]}, r"command: gene 'lr0' is unknown; did you mean 'lr'"),
     "no gene handed over": ({"command": ["train"]}, r"command: must be handed the genes"),
@@ -59,9 +62,15 @@ BAD = {
     "bounds turned": ({"genes": {"lr": [0.1, 0.01]}}, r"genes: gene lr: low < high must hold"),
     "half a gene": ({"genes": {"lr": {"low": 1}}}, r"genes\.lr\.high: must be given"),
     "a gene of text": ({"genes": {"lr": ["a", 1]}}, r"genes\.lr\.low: must be a number"),
-    "log of text": ({"genes": {"lr": {"low": 1, "high": 2, "log": "yes"}}}, r"genes\.lr\.log: must be true or false"),
+    "log of text": (
+        {"genes": {"lr": {"low": 1, "high": 2, "log": "yes"}}},
+        r"genes\.lr\.log: must be true or false",
+    ),
     "no results": ({"results": None}, r"results\.format: must be given"),
-    "unknown format": ({"results": {**LEAST["results"], "format": "xml"}}, r"results\.format: must be one of csv"),
+    "unknown format": (
+        {"results": {**LEAST["results"], "format": "xml"}},
+        r"results\.format: must be one of csv",
+    ),
     "no fitness": ({"results": {"format": "csv", "file": "{out}/a"}}, r"results\.fitness: must be given"),
     "weights of text": (
         {"results": {**LEAST["results"], "fitness": {"a": "much"}}},
@@ -80,13 +89,28 @@ BAD = {
         r"results\.file: must lie in \{out\} or \{folder\}",
     ),
     "resume without checkpoint": ({"checkpoint": {"resume": ["x"]}}, r"checkpoint\.last: must be given"),
-    "checkpoint in the command": ({"command": ["{checkpoint}", "{gene:lr}"]}, r"must not name \{checkpoint\}"),
-    "file with a folder": ({"hyperparameters": {"file": "../hyp.yaml"}}, r"hyperparameters\.file: must be a plain"),
-    "argument without a place": ({"hyperparameters": {"arguments": ["--x"]}}, r"hyperparameters\.arguments: each word"),
-    "name of no gene": ({"hyperparameters": {"names": {"lr0": "x"}}}, r"hyperparameters\.names: gene 'lr0' is unknown"),
+    "checkpoint in the command": (
+        {"command": ["{checkpoint}", "{gene:lr}"]},
+        r"must not name \{checkpoint\}",
+    ),
+    "file with a folder": (
+        {"hyperparameters": {"file": "../hyp.yaml"}},
+        r"hyperparameters\.file: must be a plain",
+    ),
+    "argument without a place": (
+        {"hyperparameters": {"arguments": ["--x"]}},
+        r"hyperparameters\.arguments: each word",
+    ),
+    "name of no gene": (
+        {"hyperparameters": {"names": {"lr0": "x"}}},
+        r"hyperparameters\.names: gene 'lr0' is unknown",
+    ),
     "negative limit": ({"limits": {"silent_s": -1}}, r"limits\.silent_s: must be a number of at least 0\.1"),
     "half an epoch": ({"production": {"epochs": 1.5}}, r"production\.epochs: must be a whole number"),
-    "share of no gene": ({"production": {"per_length": ["a"]}}, r"production\.per_length: gene 'a' is unknown"),
+    "share of no gene": (
+        {"production": {"per_length": ["a"]}},
+        r"production\.per_length: gene 'a' is unknown",
+    ),
     "environment of numbers": ({"environment": {"A": 1}}, r"environment\.A: must be a text"),
     "unknown default": ({"defaults": {"epoch": 1}}, r"defaults: key 'epoch' is unknown"),
 }
@@ -120,7 +144,12 @@ def test_a_user_s_space_takes_the_rest_from_the_trainer(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("lr0: {high: 0.05}\nfl_gamma: [0, 2]\n")
     genes = {gene.name: gene for gene in load_genes(path, load_trainer("yolov5"))}
-    assert (genes["lr0"].low, genes["lr0"].high, genes["lr0"].log, genes["lr0"].start) == (1e-5, 0.05, True, 0.01)
+    assert (genes["lr0"].low, genes["lr0"].high, genes["lr0"].log, genes["lr0"].start) == (
+        1e-5,
+        0.05,
+        True,
+        0.01,
+    )
     assert genes["fl_gamma"].start == 0
     path.write_text("lr9: [0, 1]\n")
     with pytest.raises(EvolveError, match=r"space\.yaml: key 'lr9' is unknown"):
@@ -157,7 +186,13 @@ def test_names_are_mapped_and_values_are_handed_over_as_words(tmp_path: Path) ->
         },
     )
     spec = load_trainer(path)
-    assert hyperparameters(spec, {"lr": 0.25}) == {"cos": True, "none": None, "decay": 0.1, "beta": 0.5, "lr": 0.25}
+    assert hyperparameters(spec, {"lr": 0.25}) == {
+        "cos": True,
+        "none": None,
+        "decay": 0.1,
+        "beta": 0.5,
+        "lr": 0.25,
+    }
     words = command_words(spec, {"gene:lr": 0.25}, {"lr": 0.25, "momentum": 0.9})
     assert words == ["train", "--fast", "0.25", "--cos", "True", "--decay", "0.1", "--beta", "0.9"]
 

@@ -1,8 +1,8 @@
 """Stands in for YOLOv5's train.py: its options, its files, the widths of its columns, its ways of ending.
 
 It learns nothing: its mAP is a function of the hyperparameters that it read, so a test can tell whether they arrived.
-Behaviour on demand by the model's name: "slow.pt", "crash.pt" (once, in epoch 1), "broken.pt" (always), "oom.pt" (with
-a batch over 4), "nan.pt", "child.pt" (leaves a child process), "stubborn.pt" (does not hear SIGTERM).
+Behaviour on demand by the model's name: "slow.pt", "crash.pt" (once, in epoch 2), "broken.pt" (always), "oom.pt"
+(with a batch over 4), "nan.pt", "child.pt" (leaves a child process), "stubborn.pt" (does not hear SIGTERM).
 """
 
 import argparse
@@ -60,7 +60,9 @@ def main():
     assert not missing, f"KeyError: {missing}"
     (run / "hyp.yaml").write_text(yaml.safe_dump(hyp, sort_keys=False))
     (run / "opt.yaml").write_text(yaml.safe_dump(vars(opt), sort_keys=False))
-    (run / "seen.json").write_text(json.dumps({"gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()}))
+    (run / "seen.json").write_text(
+        json.dumps({"gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()})
+    )
     train(opt, run, hyp, first, Path(opt.weights).stem)
 
 
@@ -78,12 +80,28 @@ def train(opt, run, hyp, first, kind):
         print(f"\r{epoch}/{opt.epochs - 1}  {epoch / opt.epochs:.0%}", end="", flush=True)
         with (run / "ran.txt").open("a") as ran:
             ran.write(f"{epoch}\n")
-        if kind == "crash" and epoch == 2 and first == 0 or kind == "broken":
+        if (kind == "crash" and epoch == 2 and first == 0) or kind == "broken":
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         fitness = max(0.0, 1 - abs(hyp["lr0"] - 0.03) * 10) * (epoch + 1) / opt.epochs
         fitness = float("nan") if kind == "nan" and epoch > 0 else fitness
-        values = [0.1 / (epoch + 1), 0.05, 0.02, 0.5, 0.6, fitness, fitness / 2, 0.1, 0.05, 0.02, *[hyp["lr0"]] * 3]
-        head = "" if (run / "results.csv").exists() else ("%20s," * 14 % tuple(["epoch", *KEYS])).rstrip(",") + "\n"
+        values = [
+            0.1 / (epoch + 1),
+            0.05,
+            0.02,
+            0.5,
+            0.6,
+            fitness,
+            fitness / 2,
+            0.1,
+            0.05,
+            0.02,
+            *[hyp["lr0"]] * 3,
+        ]
+        head = (
+            ""
+            if (run / "results.csv").exists()
+            else ("%20s," * 14 % tuple(["epoch", *KEYS])).rstrip(",") + "\n"
+        )
         with (run / "results.csv").open("a") as file:
             file.write(head + ("%20.5g," * 14 % tuple([epoch, *values])).rstrip(",") + "\n")
         (run / "weights" / "last.pt").write_text(json.dumps({"epoch": epoch}))
