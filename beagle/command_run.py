@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import load_yaml_map
 from beagle.production import git_commit, versions
+from beagle.verification import VERIFY
+from beagle.verify_run import command_expectation
 from evolve.command_file import load_genes, load_trainer
 from evolve.command_spec import CommandSpec
 from evolve.command_trainable import TRAINER
@@ -219,14 +221,27 @@ def _hash(path: str | None) -> str | None:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def command_files(state: RunState, best: TrialState) -> ExportFiles:
-    """What an export holds of a command: its hyperparameters in its own keys, and itself at production length."""
+def command_files(
+    state: RunState, best: TrialState, *, epochs: int | None = None, batch_size: int | None = None
+) -> ExportFiles:
+    """What an export holds of a command: its hyperparameters in its own keys, and itself at production length.
+
+    Args:
+        state: The run.
+        best: Its winner.
+        epochs: Of production; None for what the trainer's file says.
+        batch_size: Of production; None for the trial's. Its rate is left alone: what a batch does to it is the
+            command's own affair.
+    """
     settings = state.header["settings"]
     spec = CommandSpec.from_dict(settings[TRAINER])
-    epochs = max(spec.production_epochs, int(settings["epochs"]))
-    config, notes = at_length(spec, best.config, int(settings["epochs"]), epochs)
-    batch = int(best.result.get("batch", settings["batch_size"]))
-    values = placeholder_values(spec, {**settings, "epochs": epochs, "batch_size": batch}, config, {})
+    length = epochs or max(spec.production_epochs, int(settings["epochs"]))
+    config, notes = at_length(spec, best.config, int(settings["epochs"]), length)
+    trial_batch = int(best.result.get("batch", settings["batch_size"]))
+    batch = batch_size or trial_batch
+    if batch != trial_batch:
+        notes.append(f"The batch is {batch}, in the trial it was {trial_batch}; no rate was rescaled for it.")
+    values = placeholder_values(spec, {**settings, "epochs": length, "batch_size": batch}, config, {})
     values |= {
         **{"device": "0", "device_index": "0", "cpu": ""},
         **{
@@ -238,12 +253,15 @@ def command_files(state: RunState, best: TrialState) -> ExportFiles:
         },
         "python": "python",
     }
+    hyp = hyperparameters(spec, config)
     return ExportFiles(
         command=command_words(spec, values, config),
-        hyp=hyperparameters(spec, config),
+        hyp=hyp,
+        texts={VERIFY: command_expectation(state, best, hyp, settings)},
         directory=fill(spec.working_directory, values),
         environment={key: fill(word, values) for key, word in spec.environment.items()},
         notes=notes,
+        facts={"format": "command"},
     )
 
 

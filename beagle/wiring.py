@@ -120,6 +120,7 @@ def start_run(
         "settings": {**training, "classes": len(data.names)},
         "resources": resources.to_dict(),
         "provenance": provenance(data),
+        "data": {"images": len(data.train.images), "names": list(data.names)},
         "shapes": {
             "wh": np.round(shapes[pick], 2).tolist(),
             "image_size": image_size,

@@ -29,8 +29,14 @@ VERSION = 1
 HYP, COMMAND, NOTES, PROVENANCE = "hyp.yaml", "train.sh", "notes.md", "provenance.json"
 _OWN_NAMES = (HYP, COMMAND, NOTES, PROVENANCE)
 
-HERE = "\0here\0"
-"""In a word of a command: the exported folder, wherever it is moved. No argument of a program holds it by chance."""
+
+def shell_variable(name: str) -> str:
+    """What stands in a command's word for a variable of its script; no argument of a program holds it by chance."""
+    return f"\0{name}\0"
+
+
+HERE = shell_variable("here")
+"""In a word of a command: the exported folder, wherever it is moved."""
 
 
 class ExportError(EvolveError):
@@ -52,6 +58,8 @@ class ExportFiles:
         notes: what the user of the folder must know, a paragraph each, for `notes.md`.
         directory: where the command runs instead; it names files of the export by `HERE`.
         environment: variables of the command.
+        variables: of the script, to be named by `shell_variable`: name to default; None for one that must be set.
+        facts: what `provenance.json` says besides.
     """
 
     command: Sequence[str] = ()
@@ -61,6 +69,8 @@ class ExportFiles:
     notes: Sequence[str] = ()
     directory: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str | None] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse names that would leave the folder or overwrite each other.
@@ -129,7 +139,7 @@ def export_run(
         target.parent.mkdir(parents=True, exist_ok=True)
         aside.mkdir()
         _fill(aside, texts, copies)
-        _write(aside / PROVENANCE, _provenance_text(state, best, aside))
+        _write(aside / PROVENANCE, _provenance_text(state, best, aside, files.facts))
         _sync_folder(aside)
         aside.rename(target)
         _sync_folder(target.parent)
@@ -185,15 +195,21 @@ def _command_text(state: RunState, best: TrialState, files: ExportFiles) -> str:
         _header(state, best) + "set -eu",
         'here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)',
     ]
-    lines.append(f"cd -- {shlex.quote(files.directory)}" if files.directory else 'cd -- "$here"')
+    for name, default in files.variables.items():
+        if default is None:
+            lines.append(f': "${{{name}:?must be set, see {NOTES}}}"')
+        else:
+            lines.append(f'test -n "${{{name}:-}}" || {name}={shlex.quote(default)}')
+    lines.append(f"cd -- {_quoted(files.directory or HERE)}")
     lines += [f"export {name}={_quoted(value)}" for name, value in files.environment.items()]
     return "\n".join(lines) + f'\nexec {" ".join(_quoted(word) for word in files.command)} "$@"\n'
 
 
 def _quoted(word: str) -> str:
-    """A word for the shell; what stands for the exported folder becomes its place when the script is run."""
-    pieces = [shlex.quote(piece) if piece else "" for piece in word.split(HERE)]
-    return '"$here"'.join(pieces) if len(pieces) > 1 else shlex.quote(word)
+    """A word for the shell; what stands for a variable becomes its value when the script is run."""
+    pieces = word.split("\0")
+    parts = [f'"${piece}"' if index % 2 else shlex.quote(piece) for index, piece in enumerate(pieces)]
+    return "".join(part for part in parts if part != "''") or "''"
 
 
 def _fill(folder: Path, texts: Mapping[str, str], copies: Mapping[str, Path]) -> None:
@@ -223,11 +239,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _provenance_text(state: RunState, best: TrialState, folder: Path) -> str:
+def _provenance_text(state: RunState, best: TrialState, folder: Path, more: Mapping[str, Any]) -> str:
     header = state.header
     start = next((t for t in state.finished if t.origin.get("kind") == "start"), None)
     facts = {
         "version": VERSION,
+        **more,
         "run": state.name,
         "trial": best.id,
         "origin": best.origin,
