@@ -110,7 +110,7 @@ def check_hashes(folder: Path) -> dict[str, Any]:
         What provenance.json says.
 
     Raises:
-        VerifyError: It is no export, or a file is missing, changed or new.
+        VerifyError: It is no export, or a file is missing or changed. Further files are left alone.
     """
     facts = _read_json(folder / PROVENANCE)
     hashes = facts.get("files")

@@ -27,6 +27,12 @@ def state_of(run: Path) -> RunState:
     return fold(read_journal(run / "journal.jsonl"))
 
 
+def has_begun(run: Path) -> bool:
+    """Whether some epoch stands in the journal."""
+    path = run / "journal.jsonl"
+    return path.exists() and path.stat().st_size > 0 and any(t.reports for t in state_of(run).trials.values())
+
+
 def test_yolov5_is_evolved_with_a_crash_in_every_trial_and_a_killed_driver_and_exported(
     checkout: Path,
     start: Callable[..., subprocess.Popen[str]],
@@ -49,7 +55,7 @@ def test_yolov5_is_evolved_with_a_crash_in_every_trial_and_a_killed_driver_and_e
         *("--genes", "lr0,box", "--cpus", "0.5", "--concurrent", "2", "--out", "runs/own"),
     )
     deadline = time.monotonic() + PATIENCE_S
-    while not ((run / "journal.jsonl").exists() and any(t.reports for t in state_of(run).trials.values())):
+    while not has_begun(run):
         assert driver.poll() is None, driver.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -90,3 +96,9 @@ def test_yolov5_is_evolved_with_a_crash_in_every_trial_and_a_killed_driver_and_e
     assert (trained["epochs"], trained["hyp"], trained["device"]) == (5, str(moved / "hyp.yaml"), "")
     provenance = json.loads((moved / "provenance.json").read_text())
     assert provenance["trial"] == best.id
+    assert json.loads(beagle("verify", str(moved), "--json").stdout)["holds"]
+    (moved / "hyp.yaml").write_text(yaml.safe_dump({**hyp, "lr0": hyp["lr0"] * 1.5}))
+    with start("verify", str(moved)) as process:
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert "hyp.yaml: the file was changed since the export" in err
