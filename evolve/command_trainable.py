@@ -24,6 +24,7 @@ from evolve.command_spec import CommandSpec
 from evolve.command_values import command_words, placeholder_values, write_hyp, write_text
 from evolve.command_words import fields_of, fill
 from evolve.space import EvolveError
+from evolve.tracking import COMMAND_TAG, make_store
 from evolve.trainable import Assignment, Outcome, Report, TrialError
 
 logger = logging.getLogger(__name__)
@@ -157,6 +158,8 @@ def _attempt(task: _Task, memory: _Memory, report: Report) -> Ending:
     )
     seen = set(reader.epochs()) if resume else set()
     offset = task.output.stat().st_size if task.output.exists() else 0
+    if reader.results.format == "mlflow":
+        make_store(reader.file)
     logger.info("in %s: %s", directory, words)
     with Command(words, place) as command:
         code, why = _follow(task, command, _Live(reader, seen, report))
@@ -335,6 +338,6 @@ def _environment(task: _Task, values: Mapping[str, object], reader: Reader) -> d
         # MLflow's client puts these tags on every run that the command begins.
         environment |= {
             "MLFLOW_TRACKING_URI": reader.file,
-            "MLFLOW_RUN_CONTEXT": json.dumps({"beagle.command": reader.tag}),
+            "MLFLOW_RUN_CONTEXT": json.dumps({COMMAND_TAG: reader.tag}),
         }
     return {**environment, **own}

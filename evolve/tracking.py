@@ -354,6 +354,31 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 COMMAND_TAG = "beagle.command"
 
 
+def make_store(uri: str) -> None:
+    """Make a SQLite store that is not there yet, before a command and its reader both would, at the same time.
+
+    Args:
+        uri: Tracking URI; one that is no SQLite file is left alone.
+
+    Raises:
+        TrackingError: It can't be made.
+    """
+    os.environ.update(ENVIRONMENT)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    database = uri.removeprefix("sqlite:///")
+    if database == uri or Path(database).is_file():
+        return
+    try:
+        MlflowClient(uri).search_experiments()
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(
+            f"{uri}: the store can't be made: {str(error).strip().splitlines()[0][:200]}"
+        ) from error
+
+
 def read_metrics(uri: str, tag: str) -> list[dict[str, float]]:
     """Metrics of the MLflow runs that a command logged for one trial, a row per step.
 
@@ -372,9 +397,6 @@ def read_metrics(uri: str, tag: str) -> list[dict[str, float]]:
     from sqlalchemy.exc import SQLAlchemyError
 
     rows: dict[int, dict[str, float]] = {}
-    database = uri.removeprefix("sqlite:///")
-    if database != uri and not Path(database).is_file():
-        return []  # asking would make it, at the same time as the command does
     try:
         client = MlflowClient(uri)
         ids = [experiment.experiment_id for experiment in client.search_experiments(ViewType.ALL)]
