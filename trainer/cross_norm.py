@@ -42,7 +42,7 @@ class CrossRankBatchNorm(nn.BatchNorm2d):
         """Map (batch, channels, rows, columns) to the same shape; batches may differ from process to process."""
         if not self.training:
             return super().forward(input)
-        values = input.float()
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
         count = values.new_tensor(values.numel() // values.shape[1])
         dist.all_reduce(count)
         mean = _sum_over_ranks(values.sum((0, 2, 3))) / count

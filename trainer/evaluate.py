@@ -139,7 +139,7 @@ def to_input(images: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     Images that a device has augmented already are floats in [0, 1], and stay so.
     """
     if images.is_floating_point():
-        return images.to(device, torch.float32, memory_format=torch.channels_last)
+        return images.to(device, memory_format=torch.channels_last)
     moved = images.to(device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
     return moved.div_(255)
 

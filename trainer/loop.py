@@ -24,7 +24,6 @@ from trainer.optim import Step, apply_step
 from trainer.run_folder import RunFolder, identity
 from trainer.session import Job, Session, build_result, is_complete, save, start, summary
 from trainer.stopping import StoppedError, stop_requests
-from trainer.team import SOLO, Team
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ def train(
         return memory.with_halving(job, lambda job: launch(job, report))
 
 
-def run_job(job: Job, report: Report | None, team: Team = SOLO) -> TrainResult:
+def run_job(job: Job, report: Report | None) -> TrainResult:
     """Train to the end, or until memory runs out.
 
     Raises:
@@ -101,7 +100,7 @@ def run_job(job: Job, report: Report | None, team: Team = SOLO) -> TrainResult:
     if state and is_complete(config, state["history"]):
         return build_result(config, folder, state)
     session = start(job, folder, state)
-    if team.is_first:
+    if job.team.is_first:
         folder.make()
         folder.write_inputs(config)
     return _run(session, job, report)

@@ -93,7 +93,7 @@ def train_worker(
         job = Job(config=config, dataset=dataset, base=load_spec(config.model, classes=len(dataset.names)))
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, init_method, PATIENCE, world, rank)
-    result = run_job(replace(job, config=config), report, Team(rank, world))
+    result = run_job(replace(job, config=config, team=Team(rank, world)), report)
     dist.destroy_process_group()  # not after an error: the others may never come to it
     return result
 

@@ -58,7 +58,7 @@ class Team:
         """The detector's forward pass, whose backward pass averages the gradients of all processes."""
         if self.world == 1:
             return detector
-        return DistributedDataParallel(detector, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(detector, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
     def quiet(self, forward: Any, waits: bool) -> Any:
         """A context in which gradients stay at home, for micro-batches that another one of the same step follows."""
