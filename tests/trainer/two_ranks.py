@@ -14,7 +14,7 @@ from dataset import load
 from model.spec import load_spec
 from trainer import Hyperparameters, TrainConfig
 from trainer.ema import MovingAverage
-from trainer.loop import train_one_epoch
+from trainer.epoch import train_one_epoch
 from trainer.run_folder import RunFolder
 from trainer.session import Job, start
 from trainer.team import Team
