@@ -203,7 +203,7 @@ class Ledger:
         again = int(trial.origin.get("run", 0))
         if again:
             # A configuration that is tried once more shows the noise only under another seed.
-            settings["seed"] = int(settings.get("seed", self.state.header.get("seed", 0))) + again
+            settings["seed"] = int(settings.get("seed") or self.state.header.get("seed") or 0) + again
         return Assignment(
             trial=trial.id,
             config=dict(trial.config),

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from evolve.gene import Value
 from evolve.racing import Standing, standings
 from evolve.space import EvolveError
 
@@ -46,7 +47,7 @@ class TrialState:
     """
 
     id: int
-    config: dict[str, float | int]
+    config: dict[str, Value]
     origin: dict[str, Any]
     status: Status = "running"
     attempt: int = 0
