@@ -96,6 +96,11 @@ class Gene:
             raise SpaceError(f"gene {self.name}: log and integer are of a range, but it has choices")
         if self.start is not None:
             self.check(self.start)
+        numbers = [float(choice) for choice in self.choices if not isinstance(choice, str)]
+        if len(numbers) == len(self.choices):
+            # So that whoever draws its range sees where the choices lie.
+            object.__setattr__(self, "low", min(numbers))
+            object.__setattr__(self, "high", max(numbers))
 
     def _number(self, key: str, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
