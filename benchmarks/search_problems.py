@@ -269,8 +269,8 @@ def digits() -> Problem:
     repeated: dict[str, list[float]] = {}
     for record in records:
         repeated.setdefault(json.dumps(record["config"]), []).append(record["fitness"] or 0.0)
-    groups = [np.array(group) for group in repeated.values() if len(group) > 2]
-    noise = math.sqrt(np.mean([group.var(ddof=1) for group in groups]))
+    groups = [np.array(group) for group in repeated.values() if len(group) > 1]
+    noise = math.sqrt(np.mean([group.var(ddof=1) for group in groups] or [0.0]))
     table = _Table(trees.estimators_)
     return Problem(SPACE, table.value, noise, best, float(np.median(drawn)))
 
