@@ -113,5 +113,6 @@ def _spearman(a: Floats, b: Floats) -> Floats:
     a, b = rankdata(a, axis=-1), rankdata(b, axis=-1)
     a, b = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
     scale = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
-    zero: Floats = np.zeros_like(scale)
-    return np.divide((a * b).sum(-1), scale, out=zero, where=scale > 0)
+    found: Floats = np.zeros_like(scale)
+    np.divide((a * b).sum(-1), scale, out=found, where=scale > 0)
+    return found

@@ -20,10 +20,13 @@ MOST_CHANGES = 6
 
 def importance_section(view: View) -> Html | None:
     """How much of the fitness each gene explains; None before there are trials enough."""
-    genes = view.space.genes
-    whole = [s for s in view.scored if all(s.trial.config.get(gene.name) is not None for gene in genes)]
-    rows = [[place_of(gene, s.trial.config[gene.name]) for gene in genes] for s in whole]
-    found = importance(np.array(rows, np.float64), np.array([s.fitness for s in whole])) if rows else None
+    genes, rows, fitness = view.space.genes, [], []
+    for scored in view.scored:
+        row = [place_of(gene, scored.trial.config.get(gene.name)) for gene in genes]
+        if None not in row:
+            rows.append(row)
+            fitness.append(scored.fitness)
+    found = importance(np.array(rows, np.float64), np.array(fitness)) if rows else None
     if found is None:
         return None
     ranked = sorted(zip(found.shares, (gene.name for gene in genes), strict=True), reverse=True)
@@ -71,10 +74,7 @@ def parallel_section(view: View) -> Html | None:
         y_names=[(0.0, "low"), (1.0, "high")],
     )
     for rank, scored in enumerate(ranked):
-        values = [
-            place_of(gene, value) if (value := scored.trial.config.get(gene.name)) is not None else 0.0
-            for gene in view.space.genes
-        ]
+        values = [place_of(gene, scored.trial.config.get(gene.name)) or 0.0 for gene in view.space.genes]
         place = (scored.fitness - low) / (high - low) if high > low else 1.0
         best = view.best is not None and scored.trial is view.best.trial
         css = "curve-best" if best else f"rank r{min(4 * rank // len(ranked), 3)}"
@@ -146,9 +146,9 @@ def _changes(view: View, trial: TrialState, parent: TrialState | None) -> Html |
     moved = []
     for gene in view.space.genes:
         old, new = parent.config.get(gene.name), trial.config.get(gene.name)
-        if old is None or new is None or old == new:
-            continue
-        moved.append((abs(place_of(gene, new) - place_of(gene, old)), gene.name, old, new))
+        before, after = place_of(gene, old), place_of(gene, new)
+        if before is not None and after is not None and before != after:
+            moved.append((abs(after - before), gene.name, old, new))
     moved.sort(key=lambda change: -change[0])
     texts = [f"{name} {short(old, 3)} → {short(new, 3)}" for _, name, old, new in moved[:MOST_CHANGES]]
     if len(moved) > MOST_CHANGES:

@@ -93,6 +93,7 @@ def elite(view: View) -> list[Scored]:
     return ranked[: max(round(ELITE_SHARE * len(ranked)), 3)]
 
 
-def place_of(gene: Gene, value: float) -> float:
-    """Where a value lies in its gene's range, in [0, 1]; a journal may hold values outside."""
-    return gene.encode(min(max(value, gene.low), gene.high))
+def place_of(gene: Gene, value: object) -> float | None:
+    """Where a value lies in its gene's range, in [0, 1]; None where it is no number. A journal may hold any."""
+    number = drawable(value)
+    return None if number is None else gene.encode(min(max(number, gene.low), gene.high))
