@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beagle import console
+from beagle.model_flags import Activation, AnchorsFrom, Attention, Dropblock, changed_model
 
 if TYPE_CHECKING:
     from evolve.journal import RunState
@@ -34,6 +35,10 @@ def evolve(
     anchors: Annotated[
         str, typer.Option("--anchors", help="auto fits poor anchors, fit always, keep never.")
     ] = "auto",
+    activation: Activation = None,
+    attention: Attention = None,
+    dropblock: Dropblock = None,
+    anchors_from: AnchorsFrom = None,
     optimizer: Annotated[
         str, typer.Option("--optimizer", help="sgd, adamw, adam, or auto: adamw for short trainings.")
     ] = "auto",
@@ -60,6 +65,7 @@ def evolve(
     from beagle.wiring import EvolveOptions, start_run
     from evolve.ray_driver import Resources
 
+    model = changed_model(model, activation, attention, dropblock, anchors_from)
     folder = out or unused_folder(Path("runs"), "evolve")
     options = EvolveOptions(
         data=data,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from beagle import console
+from beagle.model_flags import Activation, AnchorsFrom, Attention, Dropblock, changed_model
 
 Data = Annotated[str, typer.Argument(help="data.yaml, instances.json, a folder, or digits.")]
 
@@ -30,6 +31,10 @@ def train(
         ),
     ] = None,
     anchors: Annotated[str, typer.Option("--anchors", help="auto refits poor anchors, keep never.")] = "auto",
+    activation: Activation = None,
+    attention: Attention = None,
+    dropblock: Dropblock = None,
+    anchors_from: AnchorsFrom = None,
     weights: Annotated[str | None, typer.Option("--weights", help="Checkpoint to start from.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write; runs/train by default.")] = None,
     resume: Annotated[
@@ -50,6 +55,7 @@ def train(
 
     if resume and out is None:
         raise CommandError("--resume needs --out: the folder of the training to go on with")
+    model = changed_model(model, activation, attention, dropblock, anchors_from)
     config = TrainConfig(
         data=data,
         model=model,

@@ -74,7 +74,7 @@ class Hyperparameters:
         cls_pw: Weight of positives in the class loss.
         obj: Gain of the objectness loss.
         obj_pw: Weight of positives in the objectness loss.
-        iou_t: Kept for files of other programs; no loss reads it.
+        iou_t: Under the assignment "iou", the IoU of a target and an anchor over which they match.
         anchor_t: Largest ratio of a target's side to an anchor's for which they match.
         anchors: Anchors per level to fit when the model has another count; 0 keeps the model's.
         fl_gamma: Focal loss exponent; 0 is plain cross-entropy.
@@ -179,6 +179,9 @@ class TrainConfig:
         resume: Go on from `out`/weights/last.pt.
         weights: A checkpoint to start from; tensors of other shapes keep their initial values.
         augment: False trains on plain letterboxed images.
+        loss: "auto" takes the loss of the model's family; else "yolov5" or "scaled-yolov4" (see `model.gains`).
+        box_loss: Which IoU the box loss uses: "ciou", "diou", "giou" or "iou".
+        assignment: Which anchors a target is matched with: "ratio" (see `hyp.anchor_t`) or "iou" (see `hyp.iou_t`).
         threads: CPU threads for torch; None leaves torch's own choice.
 
     Raises:
@@ -203,6 +206,9 @@ class TrainConfig:
     resume: bool = False
     weights: str | None = None
     augment: bool = True
+    loss: str = "auto"
+    box_loss: str = "ciou"
+    assignment: str = "ratio"
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -211,6 +217,9 @@ class TrainConfig:
         object.__setattr__(self, "out", Path(self.out))
         _check_choice("optimizer", self.optimizer, ("auto", "sgd", "adamw", "adam"))
         _check_choice("schedule", self.schedule, ("linear", "cosine"))
+        _check_choice("loss", self.loss, ("auto", "yolov5", "scaled-yolov4"))
+        _check_choice("box_loss", self.box_loss, ("ciou", "diou", "giou", "iou"))
+        _check_choice("assignment", self.assignment, ("ratio", "iou"))
         for name, low in (("epochs", 1), ("batch_size", 1), ("image_size", 1), ("seed", 0), ("workers", 0)):
             _check_whole(name, getattr(self, name), low)
         for name in ("nominal_batch", "threads"):

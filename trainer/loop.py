@@ -224,7 +224,7 @@ def _start(
         device=device,
         detector=detector,
         ema=MovingAverage(detector),
-        loss=prepare.build_loss(detector, config.hyp, image_size).to(device),
+        loss=prepare.build_loss(detector, config, image_size).to(device),
         optimizer=build_optimizer(detector, schedule.optimizer, config.hyp, schedule.decay_factor),
         scaler=torch.amp.GradScaler(device.type, enabled=config.amp and device.type == "cuda"),
         schedule=schedule,

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from anchors import fit, metrics
 from dataset import Split
 from model import Detector, build
+from model.boxes import IouKind
 from model.loss import DetectionLoss, LossGains
 from model.spec import ModelSpec
 from model.spec import round_image_size as next_size
@@ -165,8 +167,9 @@ def cpu_threads(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def build_loss(detector: Detector, hyp: Hyperparameters, image_size: int) -> DetectionLoss:
-    """The loss of a detector, its gains scaled to classes, image size (px) and levels."""
+def build_loss(detector: Detector, config: TrainConfig, image_size: int) -> DetectionLoss:
+    """The loss of a detector, its gains scaled to classes, image size (px) and levels by the rule of its family."""
+    hyp = config.hyp
     gains = LossGains(
         box=hyp.box,
         cls=hyp.cls,
@@ -176,6 +179,10 @@ def build_loss(detector: Detector, hyp: Hyperparameters, image_size: int) -> Det
         fl_gamma=hyp.fl_gamma,
         label_smoothing=hyp.label_smoothing,
         anchor_t=hyp.anchor_t,
+        iou_t=hyp.iou_t,
+        scheme=detector.spec.options.scheme if config.loss == "auto" else config.loss,
+        box_loss=cast(IouKind, config.box_loss),
+        assignment=config.assignment,
     )
     return DetectionLoss(detector, gains.scaled(detector.classes, image_size, len(detector.strides)))
 

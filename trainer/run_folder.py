@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from trainer.config import TrainConfig, TrainError
 
 ELSEWHERE = ("out", "resume", "device", "workers", "threads", "amp", "data", "model", "weights")
 """Settings that may differ on a resume: where and how it runs. Data and model are compared by content instead."""
+
+DEFAULTS = {field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING}
+"""Of settings that have one and the same default always."""
 
 
 class RunFolder:
@@ -83,6 +87,8 @@ class RunFolder:
             return None
         state = checkpoint.load(self.last)
         found = state["identity"]
+        # A checkpoint from before a setting was added was trained with what is its default now.
+        found = {**{key: DEFAULTS[key] for key in expected if key in DEFAULTS}, **found}
         differing = [key for key in {**found, **expected} if found.get(key) != expected.get(key)]
         if differing:
             raise TrainError(
