@@ -13,6 +13,7 @@ from model.cmbn import use_cmbn
 from model.dropblock import DropBlock
 from model.errors import ModelError
 from model.families import SILU, Activation
+from model.fuse import fuse
 from model.head import Detect
 from model.layers import LAYERS
 from model.rows import RULES, Layer
@@ -66,6 +67,10 @@ class Detector(nn.Module):
     def anchors(self) -> Tensor:
         """Anchors in px, (levels, per level, 2), as the loaded state has them."""
         return self.head.anchors_px
+
+    def fuse(self) -> "Detector":
+        """Copy it for use: in eval mode, batch norms folded into convolutions; outputs agree to rounding."""
+        return fuse(self)
 
     def forward(self, images: Tensor) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Predict; see the class for shapes.
