@@ -1,4 +1,4 @@
-"""The flags that change any model, which `train` and `evolve` share."""
+"""The flags that change any model and its loss, which `train` and `evolve` share."""
 
 from typing import Annotated
 
@@ -15,6 +15,14 @@ Dropblock = Annotated[
 ]
 AnchorsFrom = Annotated[
     str | None, typer.Option("--anchors-from", help="Start from the anchors of this model or YAML file.")
+]
+Loss = Annotated[
+    str,
+    typer.Option("--loss", help="Balance and scaling: yolov5, scaled-yolov4, or auto: the model's family's."),
+]
+BoxLoss = Annotated[str, typer.Option("--box-loss", help="ciou, diou, giou or iou.")]
+Assign = Annotated[
+    str, typer.Option("--assignment", help="Anchors of a box: ratio (under anchor_t) or iou (over iou_t).")
 ]
 
 
@@ -38,5 +46,6 @@ def changed_model(
     changed = with_options(
         model, activation=activation, attention=attention, dropblock=dropblock, anchors=lender
     )
-    load_spec(changed)
+    if changed != model:
+        load_spec(changed)
     return changed
