@@ -131,6 +131,20 @@ def test_a_command_that_ends_twice_at_the_same_place_has_failed(yolov5: Path) ->
     assert len(list((yolov5 / "trials/0003").glob("output*.txt"))) == 2
 
 
+def test_a_checkpoint_that_can_not_be_gone_on_from_is_given_up(yolov5: Path) -> None:
+    given = assignment(yolov5, "yolov5", model="slow.pt")
+    with pytest.raises(SystemExit):
+        run_command(given, Seen(stop_at=1))
+    last = yolov5 / "trials/0003/training/run/weights/last.pt"
+    last.write_text("half a check")
+    with pytest.raises(TrialError, match="JSONDecodeError"):
+        run_command(given, Seen())
+    seen = Seen()
+    outcome = run_command(given, seen)
+    assert list(seen) == [0, 1, 2, 3]
+    assert outcome.result["notes"] == ["the last checkpoint could not be gone on from: begun anew"]
+
+
 def test_an_out_of_memory_is_answered_with_a_smaller_batch_then_with_failure(yolov5: Path) -> None:
     outcome = run_command(assignment(yolov5, "yolov5", model="oom.pt"), Seen())
     assert outcome.fitness is not None
