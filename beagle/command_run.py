@@ -23,7 +23,7 @@ from evolve.search import SearchSettings
 from evolve.space import EvolveError, Gene, Space, unknown_name
 
 if TYPE_CHECKING:
-    from evolve.ray_driver import Resources
+    from evolve.resources import Resources
 
 PRODUCTION_OUT = "training"
 
@@ -70,7 +70,11 @@ class CommandOptions:
 
 
 def start_command_run(
-    folder: Path, options: CommandOptions, resources: "Resources", note: Callable[[str], None]
+    folder: Path,
+    options: CommandOptions,
+    resources: "Resources",
+    note: Callable[[str], None],
+    check: Callable[[], object] | None = None,
 ) -> dict[str, Any]:
     """Make a run folder whose journal holds the header: all that a driver needs.
 
@@ -79,6 +83,7 @@ def start_command_run(
         options: The evolution.
         resources: What each trial gets.
         note: Told what was decided on the way.
+        check: Called when all else is well, before anything is written; what it raises refuses the run.
 
     Returns:
         The settings of all trials.
@@ -114,6 +119,8 @@ def start_command_run(
             "data_hash": _hash(settings["data"]),
         },
     }
+    if check is not None:
+        check()
     existed = folder.exists()
     try:
         with Journal(folder / "journal.jsonl") as journal:

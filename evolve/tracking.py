@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evolve.journal import RunState, TrialState, fold, read_journal
+from evolve.journal import JournalReader, RunState, TrialState, fold, read_journal
 from evolve.ledger import trial_folder
 from evolve.space import EvolveError
 from evolve.trainable import FAILURE_NOTE
@@ -275,6 +275,7 @@ class LiveMirror:
         """
         self._folder = folder.resolve()  # a driver changes the current folder for a moment
         self._mirror = Mirror(folder, store)
+        self._journal = JournalReader(self._folder / "journal.jsonl")
         self._period_s = period_s
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
@@ -306,7 +307,7 @@ class LiveMirror:
 
     def _push(self, *, final: bool) -> None:
         try:
-            self._mirror.push(fold(read_journal(self._folder / "journal.jsonl")), final=final)
+            self._mirror.push(self._journal.state(), final=final)
             self.problem = None
         except EvolveError as error:
             if self.problem is None:
