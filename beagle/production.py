@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from beagle.data_yaml import data_files
-from beagle.export_formats import FORMATS, Training
+from beagle.export_formats import FORMATS
+from beagle.export_training import Training
 from beagle.folders import CommandError
 from beagle.rescale import Length, nominal_step, rescale
 from beagle.verification import VERIFY, expectation

@@ -81,7 +81,8 @@ class _Task:
 
     def values(self, batch: int) -> dict[str, object]:
         given = self.assignment
-        values = placeholder_values(self.spec, given.settings, given.config, os.environ)
+        settings = {**given.settings, "gpus": given.gpus}
+        values = placeholder_values(self.spec, settings, given.config, os.environ)
         values |= {
             "hyp": self.folder / (self.spec.handover.file or ""),
             "cpus": max(int(given.cpus), 1),
@@ -122,6 +123,7 @@ def run_command(assignment: Assignment, report: Report) -> Outcome:
         Path(assignment.folder),
     )
     memory = _Memory.load(task.folder / STATE, int(assignment.settings["batch_size"]))
+    _halve_for_dead_workers(task, memory)
     while not memory.done:
         began = time.monotonic()
         memory.attempts += 1
@@ -176,7 +178,7 @@ def _failed(task: _Task, memory: _Memory, ending: Ending) -> Outcome | None:
     again = failure == memory.failure
     memory.failure = failure
     if ending.out_of_memory or (ending.killed and again):
-        if _halve(task, memory, ending):
+        if _halve(task, memory, ending.words):
             return None
         return _gave_up(task, memory, f"out of memory with a batch of {memory.batch}: {ending.words}")
     if again or ending.code == NOT_STARTED:
@@ -188,7 +190,7 @@ def _failed(task: _Task, memory: _Memory, ending: Ending) -> Outcome | None:
     raise TrialError(ending.words)
 
 
-def _halve(task: _Task, memory: _Memory, ending: Ending) -> bool:
+def _halve(task: _Task, memory: _Memory, why: str) -> bool:
     """Prepare a beginning anew with half the batch, where the command takes one and it was not halved too often."""
     takes_batch = "batch" in set().union(*(fields_of(word) for word in task.spec.command))
     if not takes_batch or memory.halvings >= task.spec.limits.halvings or memory.batch <= 1:
@@ -197,10 +199,17 @@ def _halve(task: _Task, memory: _Memory, ending: Ending) -> bool:
     memory.batch //= 2
     memory.failure = []
     memory.notes.append(f"out of memory: begun anew with a batch of {memory.batch}")
-    logger.warning("%s (%s)", memory.notes[-1], ending.words)
+    logger.warning("%s (%s)", memory.notes[-1], why)
     _forget_checkpoint(task, memory)
     memory.save(task.folder / STATE)
     return True
+
+
+def _halve_for_dead_workers(task: _Task, memory: _Memory) -> None:
+    """Halve the batch as often as the driver asks, who saw workers die of want of memory."""
+    while memory.halvings < task.assignment.micro_batch_halvings:
+        if not _halve(task, memory, "the worker died of it"):
+            return
 
 
 def _gave_up(task: _Task, memory: _Memory, words: str) -> Outcome:

@@ -30,6 +30,7 @@ def assignment(
     trial.mkdir(parents=True, exist_ok=True)
     spec = load_trainer(trainer).to_dict()
     spec["limits"] |= settings.pop("limits", {})
+    given = {key: settings.pop(key) for key in ("gpus", "micro_batch_halvings") if key in settings}
     usual = {
         "data": "/data/my data.yaml",
         "model": "yolov5s.pt",
@@ -43,6 +44,7 @@ def assignment(
         settings={**usual, "seed": 7, "cwd": str(folder), "trainer": spec, **settings},
         folder=str(trial),
         cpus=2.0,
+        **given,
     )
 
 
@@ -157,6 +159,16 @@ def test_an_out_of_memory_is_answered_with_a_smaller_batch_then_with_failure(yol
     assert outcome.fitness is None
     assert outcome.reason is not None
     assert outcome.reason.startswith("out of memory with a batch of 16: the command ended with exit code 1: ")
+
+
+def test_a_driver_that_saw_workers_die_of_memory_is_obeyed(yolov5: Path) -> None:
+    with pytest.raises(SystemExit):
+        run_command(assignment(yolov5, "yolov5", model="slow.pt"), Seen(stop_at=0))
+    outcome = run_command(assignment(yolov5, "yolov5", model="slow.pt", micro_batch_halvings=1), Seen())
+    assert outcome.result["batch"] == 8
+    assert yaml.safe_load((yolov5 / "trials/0003/training/run/opt.yaml").read_text())["batch_size"] == 8
+    again = run_command(assignment(yolov5, "yolov5", model="slow.pt", micro_batch_halvings=1), Seen())
+    assert again.result["batch"] == 8
 
 
 def test_a_fitness_that_is_no_number_is_a_failure_with_its_history(yolov5: Path) -> None:
