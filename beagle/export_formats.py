@@ -51,6 +51,7 @@ def write_beagle(training: Training) -> Written:
         words += [f"--{name}", str(value)]
     # model.yaml holds the anchors, so production need not fit any: 0 keeps the model's.
     return Written(
+        format="beagle",
         hyp={**training.hyp, "anchors": 0},
         names={name: name for name in training.hyp if name != "anchors"},
         command=words,
@@ -80,6 +81,7 @@ def write_yolov5(training: Training) -> Written:
     if training.hyp["label_smoothing"]:
         words += ["--label-smoothing", f"{training.hyp['label_smoothing']:g}"]
     return Written(
+        format="yolov5",
         hyp=hyp,
         names=keys,
         command=words,
@@ -132,6 +134,7 @@ def write_scaled_yolov4(training: Training) -> Written:
     if training.optimizer == "adamw":
         notes.append("AdamW can't be carried: the program has Adam, whose weight decay acts otherwise.")
     return Written(
+        format="scaled-yolov4",
         hyp=hyp,
         names=keys,
         command=words,
@@ -184,6 +187,7 @@ def write_ultralytics(training: Training) -> Written:
     }
     values = ", ".join(f"{name} {training.hyp[name]:g}" for name in lost)
     return Written(
+        format="ultralytics",
         hyp=hyp,
         names=keys,
         command=["yolo", "train", *(f"{key}={value}" for key, value in given.items())],

@@ -61,6 +61,7 @@ class Written:
     """A training in a program's own words.
 
     Attributes:
+        format: Name of the program, of `beagle.export_formats.FORMATS`.
         hyp: Its hyperparameters, under its own keys.
         names: Its key to Beagle's name, for all that is carried over.
         command: Words of its training.
@@ -71,6 +72,7 @@ class Written:
         model_file: The file that holds the anchors.
     """
 
+    format: str
     hyp: dict[str, Any]
     names: dict[str, str]
     command: list[str]

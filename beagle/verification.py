@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from beagle.export_training import Written
+from beagle.export_training import Training, Written
 from beagle.folders import CommandError
 from evolve.export import HYP, PROVENANCE
 from evolve.journal import RunState, TrialState
@@ -65,7 +65,7 @@ class Finding:
 
 
 def expectation(
-    state: RunState, best: TrialState, written: Written, hyp: Mapping[str, float], name: str
+    state: RunState, best: TrialState, written: Written, hyp: Mapping[str, float], training: Training
 ) -> str:
     """The text of `verify.json`.
 
@@ -74,7 +74,7 @@ def expectation(
         best: Its winner.
         written: The training in the target's own words.
         hyp: The trial's hyperparameters, under Beagle's names.
-        name: The format.
+        training: The production training.
     """
     settings, header = state.header["settings"], state.header
     back = {
@@ -88,7 +88,7 @@ def expectation(
     rows = [best.reports[epoch] for epoch in sorted(best.reports)][:EPOCHS_KEPT]
     facts = {
         "version": VERSION,
-        "format": name,
+        "format": written.format,
         "what": "what the winning trial measured; `beagle verify` trains from this folder as it did, and compares",
         "model": written.model_file,
         "weights": Path(str(best.result["best"])).name if best.result.get("best") else None,
@@ -98,7 +98,7 @@ def expectation(
             key: value for key, value in settings.items() if key not in ELSEWHERE and value is not None
         },
         "threads": max(int(header.get("resources", {}).get("cpus", 1)), 1),
-        "start": bool(settings.get("weights")),
+        "start": training.start or None,
         "names": written.names,
         "rescaled": back,
         "not_carried": kept,
@@ -251,7 +251,7 @@ def _check_training(
                 "anchors": "keep",
                 "device": device,
                 "threads": facts["threads"],
-                "weights": str(folder / "start.pt") if facts["start"] else None,
+                "weights": str(folder / facts["start"]) if facts["start"] else None,
             }
         )
         try:
