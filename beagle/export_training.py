@@ -88,9 +88,8 @@ def rate_note(training: Training) -> list[str]:
     share = training.rate_share
     if share == 1:
         return []
-    return [
-        f"lr0 and warmup_bias_lr are {share:g} of the evolved: Beagle takes that for {training.optimizer} by itself."
-    ]
+    words = f"{share:g} of the evolved: Beagle takes that for {training.optimizer} by itself."
+    return [f"lr0, and warmup_bias_lr where the program has it, is {words}"]
 
 
 def lost_note(training: Training, known: Collection[str]) -> list[str]:
@@ -121,5 +120,6 @@ def unknown_modules(spec: ModelSpec, program: str, known: frozenset[str]) -> lis
     if not unknown:
         return []
     return [
-        f"model.yaml names {', '.join(unknown)}, which {program} does not have: it needs another model there."
+        f"model.yaml names {', '.join(unknown)}, which {program}'s own models do not use: it may lack them, or mean "
+        "other layers by them."
     ]

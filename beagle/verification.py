@@ -5,6 +5,7 @@ those of the folder. A check trains from the folder alone for as many epochs, wi
 """
 
 import hashlib
+import importlib.metadata
 import json
 import math
 import tempfile
@@ -133,6 +134,18 @@ def check_hashes(folder: Path) -> dict[str, Any]:
                 f"{path}: the file was changed since the export (sha256 {found[:12]}…, not {expected[:12]}…)"
             )
     return facts
+
+
+def other_versions(facts: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each package of the run that is of another version here: figures may differ for it alone."""
+    for name, version in facts.get("provenance", {}).get("versions", {}).items():
+        if name in ("torch", "beagle-evolve"):
+            try:
+                here = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                here = "not installed"
+            if here != version:
+                yield f"{name} is {here} here, the trials ran with {version}: figures may differ for that alone"
 
 
 def verify(folder: Path, data: str | None, epochs: int, device: str) -> Iterator[Finding]:

@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
-from beagle.production import Wanted, export_best
-from beagle.verification import compare, read_expectation, trial_hyperparameters
+from beagle.production import Wanted, export_best, versions
+from beagle.verification import compare, other_versions, read_expectation, trial_hyperparameters
 from beagle.wiring import EvolveOptions, start_run, train_detector
 from evolve.journal import Journal
 from evolve.ledger import Ledger
@@ -167,6 +167,16 @@ def test_the_data_may_lie_elsewhere(copy: Path, tiny: Path, tmp_path: Path, beag
     said = beagle("verify", copy, "--data", moved / "data.yaml", "--epochs", "1", "--device", "cpu")
     assert said.code == 0, said.err
     assert "is what it says" in said.err
+
+
+def test_another_version_of_what_trained_is_said() -> None:
+    (line,) = other_versions({"provenance": {"versions": {"torch": "0.1", "numpy": "0.1"}}})
+    assert "the trials ran with 0.1" in line
+    assert list(other_versions({"provenance": provenance_now()})) == []
+
+
+def provenance_now() -> dict[str, Any]:
+    return {"versions": versions("torch", "beagle-evolve")}
 
 
 def test_differences_are_judged_by_the_stated_tolerance() -> None:
