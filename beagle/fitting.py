@@ -4,14 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anchors import AnchorFit, fit, metrics
 from dataset import Dataset, load
 from model.spec import ModelSpec, load_spec, round_image_size
+from trainer.autoanchor import Choice, choose
 from trainer.config import Hyperparameters
-
-TARGET_BPR = 0.98
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,23 +49,6 @@ def load_inputs(data: str, model: str, image_size: int, note: Callable[[str], No
     return Inputs(dataset, spec, rounded)
 
 
-@dataclass(frozen=True, eq=False)
-class FittedAnchors:
-    """Anchors for a model on a data set.
-
-    Attributes:
-        anchors: (levels, per_level, 2) px.
-        before: The model's own, judged on the same boxes.
-        after: The same figures for `anchors`.
-        fitted: The fit; None where the model's own were kept.
-    """
-
-    anchors: NDArray[np.float64]
-    before: metrics.AnchorMetrics
-    after: metrics.AnchorMetrics
-    fitted: AnchorFit | None
-
-
 def fit_anchors(
     inputs: Inputs,
     *,
@@ -76,7 +56,7 @@ def fit_anchors(
     hyp: Hyperparameters | None = None,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
-) -> FittedAnchors:
+) -> Choice:
     """A model's anchors judged on a data set, and refitted as `mode` says.
 
     Args:
@@ -89,14 +69,13 @@ def fit_anchors(
     Raises:
         AnchorError: Fewer distinct shapes than anchors.
     """
-    wh_px = inputs.data.shapes(inputs.image_size)
     hyp = hyp or Hyperparameters()
-    own = np.asarray(inputs.spec.anchors, dtype=np.float64)
-    levels, per_level = own.shape[0], hyp.anchors or own.shape[1]
-    same = per_level == own.shape[1]
-    before = metrics.evaluate(wh_px, own, hyp.anchor_t)
-    if mode == "keep" or (mode == "auto" and same and before.bpr >= TARGET_BPR):
-        return FittedAnchors(own, before, before, None)
-    start = own if same else None
-    fitted = fit(wh_px, levels, per_level, hyp.anchor_t, seed=seed, start=start, progress=progress)
-    return FittedAnchors(fitted.anchors, before, fitted.after, fitted)
+    return choose(
+        inputs.data.shapes(inputs.image_size),
+        np.asarray(inputs.spec.anchors, dtype=np.float64),
+        mode=mode,
+        per_level=hyp.anchors,
+        threshold=hyp.anchor_t,
+        seed=seed,
+        progress=progress,
+    )

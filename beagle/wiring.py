@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from beagle.fitting import FittedAnchors, fit_anchors, load_inputs
+from beagle.fitting import fit_anchors, load_inputs
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import build_space
 from beagle.production import provenance
@@ -21,6 +21,7 @@ from evolve.ledger import OnEvent
 from evolve.search import SearchSettings
 from evolve.space import EvolveError
 from evolve.trainable import Assignment, Outcome, Report
+from trainer.autoanchor import Choice
 from trainer.config import Hyperparameters, TrainConfig
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class EvolveOptions:
 
 def start_run(
     folder: Path, options: EvolveOptions, resources: "Resources", note: Callable[[str], None]
-) -> FittedAnchors:
+) -> Choice:
     """Make a run folder whose journal holds the header: all that a driver needs.
 
     Args:
