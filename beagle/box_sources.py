@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from beagle.folders import CommandError
 from dataset import Dataset, load
+from dataset.parallel import MapFiles
 from dataset.shapes_csv import ShapeTable, is_shape_table, load_shapes
 
 
@@ -71,7 +72,7 @@ class Boxes:
 
 
 def read_sources(
-    data: Sequence[str], note: Callable[[str], None], map_files: Callable[..., list[object]] | None = None
+    data: Sequence[str], note: Callable[[str], None], map_files: MapFiles | None = None
 ) -> tuple[Source, ...]:
     """Read every source.
 
@@ -83,7 +84,7 @@ def read_sources(
         if is_shape_table(name):
             found.append(Source(name, load_shapes(Path(name).expanduser()), ()))
             continue
-        dataset = load(name) if map_files is None else load(name, map_files=map_files)
+        dataset = load(name, map_files=map_files)
         for line in dataset.notes:
             note(line)
         found.append(Source(name, dataset, dataset.names))

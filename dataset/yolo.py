@@ -231,7 +231,9 @@ def read_labels(survey: Survey, map_files: MapFiles | None = None) -> RawSet:
             machine do, where there are enough files for that to help.
     """
     parts = map_parts(_read_part, survey.items, map_files)
-    raw = RawSet(survey.names or (), (), pixels=False, faults=[fault for _, faults in parts for fault in faults])
+    raw = RawSet(
+        survey.names or (), (), pixels=False, faults=[fault for _, faults in parts for fault in faults]
+    )
     images = [image for images, _ in parts for image in images]
     names = survey.names
     if names is None:

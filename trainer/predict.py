@@ -11,13 +11,18 @@ import torch
 from numpy.typing import NDArray
 
 from dataset import load
-from model import Detector, build
+from model import Detector
 from model.spec import ModelError
-from trainer import augment, checkpoint
+from model.spec import round_image_size as next_size
+from model.transfer import build_from
+from model.weights import read_checkpoint
+from trainer import augment
 from trainer.config import TrainError
-from trainer.evaluate import Found, detect, evaluate
+from trainer.evaluate import Found, GroundTruth, detect, evaluate
 from trainer.images import read_image
 from trainer.prepare import Progress, build_val_loader, choose_device, place
+
+PUBLISHED_IMAGE_SIZE = 640  # of most published detectors
 
 Image = NDArray[np.uint8]
 """(H, W, 3) BGR."""
@@ -29,23 +34,29 @@ GOLDEN_RATIO = 0.618033988749895
 def load_detector(
     path: str | Path, device: str | torch.device = "cpu"
 ) -> tuple[Detector, tuple[str, ...], int]:
-    """Read a detector from a checkpoint of a training: the averaged weights, in eval mode.
+    """Read a detector in eval mode, its averaged weights where there are such.
+
+    Args:
+        path: A checkpoint of a training, or another program's that says which model it is of (`model.weights`).
+        device: Where it goes.
 
     Returns:
-        (detector, class names, image size in px that it was trained at)
+        (detector, class names: numbers where the checkpoint has none, image size in px that it was trained at, 640
+        where the checkpoint does not say)
 
     Raises:
-        TrainError: The checkpoint cannot be read or is damaged.
+        TrainError: The checkpoint cannot be read, is damaged, or does not say its model.
     """
-    state = checkpoint.load(path, device)
     try:
-        detector = build(state["spec"])
-        detector.load_state_dict(state["ema"]["weights"])
-        names, image_size = tuple(state["names"]), int(state["image_size"])
-    except (KeyError, TypeError, RuntimeError, ModelError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TrainError(f"{path} is not a whole checkpoint of a training: {reason}") from error
-    return place(detector, device).eval(), names, image_size
+        checkpoint = read_checkpoint(path)
+        detector, _ = build_from(checkpoint)
+    except ModelError as error:
+        raise TrainError(str(error)) from error
+    names = checkpoint.names
+    if names is None or len(names) != detector.classes:
+        names = tuple(map(str, range(detector.classes)))
+    size = next_size(checkpoint.image_size or PUBLISHED_IMAGE_SIZE, detector.spec.grid)
+    return place(detector, device).eval(), names, size
 
 
 def predict(
@@ -56,6 +67,7 @@ def predict(
     iou: float = 0.45,
     image_size: int | None = None,
     device: str = "auto",
+    tta: bool = False,
 ) -> Iterator[Found]:
     """Detect objects on images, one after another.
 
@@ -66,6 +78,7 @@ def predict(
         iou: Detections that overlap a better one of their class by more are dropped, in [0, 1].
         image_size: Longer side in px that images are scaled to; None is that of the training.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        tta: Look at each image several times, see `trainer.tta`.
 
     Yields:
         Per image (n, 6): xyxy px of the image as given, confidence, class; most confident first.
@@ -75,11 +88,11 @@ def predict(
     """
     where = choose_device(device)
     loaded = checkpoint if isinstance(checkpoint, tuple) else load_detector(checkpoint)
-    detector = place(loaded[0], where).eval()
+    detector = place(loaded[0].fuse(), where)
     for image in images:
         pixels = read_image(Path(image)) if isinstance(image, str | Path) else _check_image(image)
         batch = _as_batch(pixels, image_size or loaded[2], detector.spec.grid)
-        yield detect(detector, batch, where, confidence=confidence, iou=iou, multi_label=False)[0]
+        yield detect(detector, batch, where, confidence=confidence, iou=iou, multi_label=False, tta=tta)[0]
 
 
 def draw(image: Image, detections: Found, names: Sequence[str]) -> Image:
@@ -122,6 +135,7 @@ def validate(
     *,
     batch_size: int = 16,
     device: str = "auto",
+    tta: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure a checkpoint on a split of a data set.
@@ -132,6 +146,7 @@ def validate(
         split: "train", "val" or "test".
         batch_size: Images per forward pass.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        tta: Look at each image several times, see `trainer.tta`.
         progress: Called with ("evaluate", images done, images).
 
     Returns:
@@ -152,7 +167,7 @@ def validate(
         raise TrainError(f"split must be one of {', '.join(dataset.splits)}, but got {split!r}")
     part = dataset.splits[split]
     loader = build_val_loader(part, image_size, detector.spec.grid, batch_size=batch_size)
-    measured = evaluate(detector, loader, part, names, where, progress=progress)
+    measured = evaluate(detector, loader, GroundTruth(part, names), where, tta=tta, progress=progress)
     return measured | {"split": split, "images": len(part.images), "image_size": image_size}
 
 
