@@ -24,6 +24,7 @@ FIGURES = {
     "mean_best_ratio": "mean best ratio",
 }
 SHORT = {"bpr": "BPR", "aat": "AAT", "mean_best_ratio": "ratio", "mean_best_iou": "IoU"}
+SMALLEST = 2.0  # px: boxes under it on both sides are left out of a fit
 NAMED = 5  # boxes out of reach that are named; all of them go to a file
 
 
@@ -85,39 +86,43 @@ def figures(judged: Judged) -> dict[str, Any]:
     return found | {"remarks": remark(judged.boxes.wh, choice.anchors, judged.strides)}
 
 
-def show(judged: Judged) -> None:
-    """Print figures before and after, in all, by level and by class, and the anchors."""
-    choice = judged.choice
+def show_choice(choice: Choice) -> None:
+    """Print figures before and after, and the anchors."""
     before, after = asdict(choice.before), asdict(choice.after)
     columns = ["figure", "before", "after"] if choice.fitted else ["figure", "value"]
     rows = [[text, before[key], after[key]][: len(columns)] for key, text in FIGURES.items()]
     console.show_table("Anchors on the training boxes", columns, rows)
-    for what, parts in judged.parts().items():
-        if len(parts) > 1:
-            _show_parts(what, parts, is_fit=choice.fitted is not None)
     for level, pairs in enumerate(choice.anchors):
         shown = "  ".join(f"{w:.1f},{h:.1f}" for w, h in pairs)
         console.out.print(f"  level {level}: {shown}")
+
+
+def show(judged: Judged) -> None:
+    """Print figures in all, by level and by class, the anchors, and what is odd about them."""
+    choice = judged.choice
+    show_choice(choice)
+    for what, parts in judged.parts().items():
+        if len(parts) > 1:
+            _show_parts(what, parts, is_fit=choice.fitted is not None)
     for line in remark(judged.boxes.wh, choice.anchors, judged.strides):
         console.note(line)
-    if choice.fitted is not None:
-        _note_fit(judged)
+    _note_fit(judged)
 
 
 def _show_parts(what: str, parts: Sequence[tuple[Part | None, Part]], *, is_fit: bool) -> None:
-    sides = ("before", "after") if is_fit else ("",)
-    columns = [what, "boxes", *(f"{name} {side}".strip() for name in SHORT.values() for side in sides)]
     rows = []
     for before, after in parts:
-        pair = (before, after) if is_fit else (after,)
-        cells = [
-            float(getattr(part.metrics, key)) if part and part.boxes else None
-            for key in SHORT
-            for part in pair
-        ]
-        rows.append([after.name, after.boxes, *cells])
-    title = "By level (the boxes that it suits best after the fit)" if what == "level" else f"By {what}"
-    console.show_table(title, columns, rows)
+        cells = [_change(before if is_fit else None, after, key) if after.boxes else None for key in SHORT]
+        rows.append([after.name.removeprefix("level "), after.boxes, *cells])
+    title = "By level, the boxes that each suits best" if what == "level" else "By class"
+    console.show_table(
+        f"{title}, before → after" if is_fit else title, [what, "boxes", *SHORT.values()], rows
+    )
+
+
+def _change(before: Part | None, after: Part, key: str) -> str:
+    now = f"{getattr(after.metrics, key):.3f}"
+    return f"{getattr(before.metrics, key):.3f} → {now}" if before and before.boxes else now
 
 
 def _note_fit(judged: Judged) -> None:
@@ -139,7 +144,8 @@ def _note_fit(judged: Judged) -> None:
 
 
 def _name_some(judged: Judged, anchors: NDArray[np.float64]) -> str:
-    rows = find_unmatched(judged.boxes.wh, anchors, judged.threshold)[:NAMED]
+    rows = find_unmatched(judged.boxes.wh, anchors, judged.threshold)
+    rows = rows[(judged.boxes.wh[rows] >= SMALLEST).any(axis=1)][:NAMED]  # those that the fit counts
     places = judged.boxes.places()
     return ", ".join(
         f"{judged.boxes.wh[row, 0]:.1f}×{judged.boxes.wh[row, 1]:.1f} px in {Path(places[row]).name}"
