@@ -89,5 +89,5 @@ def test_jitter_of_nothing_is_nothing_and_bounds_are_kept(people):
     assert jitter(people, np.random.default_rng(0)) is people
     assert jitter(people, np.random.default_rng(0), scale=0.9, limit=640).max() <= 640
     assert len(jitter(np.zeros((0, 2)), np.random.default_rng(0), scale=0.5)) == 0
-    with pytest.raises(AnchorError, match="0 <= scale <= 0.99 must hold"):
+    with pytest.raises(AnchorError, match=r"0 <= scale <= 0\.99 must hold"):
         jitter(people, np.random.default_rng(0), scale=1.5)
