@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from dataset import Split
 from model import Detector
-from model.boxes import box_iou, non_max_suppression
+from model.boxes import box_iou
+from model.nms import non_max_suppression
 
 logger = logging.getLogger(__name__)
 
