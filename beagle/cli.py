@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from beagle import (
     __version__,
     anchors_command,
+    cluster_command,
     console,
     convert_command,
     data_command,
@@ -27,10 +28,12 @@ from beagle import (
     predict_command,
     report_command,
     status_command,
+    stop_command,
     submit_command,
     sync_command,
     train_command,
     val_command,
+    verify_command,
 )
 
 EXIT_USER, EXIT_OURS, EXIT_INTERRUPTED = 1, 3, 130
@@ -52,11 +55,14 @@ app.command("predict")(predict_command.predict)
 app.command("evolve")(evolve_command.evolve)
 app.command("resume")(evolve_command.resume)
 app.command("status")(status_command.status)
+app.command("stop")(stop_command.stop)
 app.command("report")(report_command.report)
 app.command("export")(export_command.export)
+app.command("verify")(verify_command.verify)
 app.command("sync")(sync_command.sync)
 app.command("submit", context_settings=submit_command.CONTEXT)(submit_command.submit)
 app.add_typer(jobs_command.app, name="jobs", help="Jobs that were submitted.")
+app.add_typer(cluster_command.app, name="cluster", help="Configurations of clusters.")
 app.command("demo")(demo_command.demo)
 
 

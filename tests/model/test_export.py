@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from model import Detector, build
-from model.boxes import non_max_suppression
 from model.export import (
     Described,
     check_images,
@@ -26,6 +25,7 @@ from model.export import (
     state_dict_bytes,
     torch_export_bytes,
 )
+from model.nms import non_max_suppression
 from model.spec import ModelError
 from model.transfer import build_from
 from model.weights import read_checkpoint

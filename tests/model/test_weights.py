@@ -138,9 +138,16 @@ def test_a_description_that_cannot_be_built_is_noted(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
         archive.writestr("model/data.pkl", b"\x80\x02cmodels.yolo\nModel\n)\x81}" + fields + b"b.")
     (note,) = read_checkpoint(tmp_path / "model.pt").notes
-    assert (
-        note
-        == "its model is none that can be built here: model: key 'anchors' must be given, but the file has nc, name"
+    assert note == "its model's description has no 'backbone'"
+
+
+def test_the_activations_of_a_generation_are_those_of_its_program(others: Path) -> None:
+    spec = read_checkpoint(others / "v31.pt").spec
+    assert spec is not None
+    assert (spec.options.family, spec.activation) == ("yolov5-v3.1", None)
+    same_function(
+        build_from(read_checkpoint(others / "v31.pt"))[0],
+        torch.load(others / "v31_truth.pt", weights_only=True),
     )
 
 
