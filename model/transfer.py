@@ -124,7 +124,9 @@ def build_from(checkpoint: Checkpoint, model: ModelSpec | None = None) -> tuple[
     spec = checkpoint.spec or model  # what a checkpoint says of its model goes before what is said of it
     if spec is None:
         said = "".join(f" ({note})" for note in checkpoint.notes)
-        raise ModelError(f"{checkpoint.path} does not say which model it is of{said}: say the model")
+        raise ModelError(
+            f"{checkpoint.path} does not say which model it is of{said}: say it (beagle model convert --model)"
+        )
     spec = load_spec(spec, anchors=checkpoint.anchors_for(spec.strides))
     with torch.device("meta"):
         classes = _count_classes(checkpoint, Detector(spec))

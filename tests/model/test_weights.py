@@ -100,7 +100,7 @@ def test_a_state_dict_with_the_prefix_of_parallel_training_needs_a_model(
 ) -> None:
     checkpoint = read_checkpoint(others / "state.pt")
     assert (checkpoint.kind, checkpoint.spec, checkpoint.names) == ("state dict", None, None)
-    with pytest.raises(ModelError, match=r"state\.pt does not say which model it is of: say the model"):
+    with pytest.raises(ModelError, match=r"state\.pt does not say which model it is of: say it"):
         build_from(checkpoint)
     detector, _ = build_from(checkpoint, load_spec("yolov5n", classes=80))
     assert detector.classes == 3
