@@ -49,7 +49,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "fliplr": (0.0, 1.0),
     "mosaic": (0.0, 1.0),
     "mixup": (0.0, 1.0),
+    "cutmix": (0.0, 1.0),
     "copy_paste": (0.0, 1.0),
+    "erasing": (0.0, 1.0),
+    "cutout": (0.0, 1.0),
+    "hide_and_seek": (0.0, 1.0),
+    "gridmask": (0.0, 1.0),
 }
 """The closed interval in which each hyperparameter means something; a search space lies inside it."""
 
@@ -90,8 +95,13 @@ class Hyperparameters:
         flipud: Probability of an upside-down flip.
         fliplr: Probability of a mirror flip.
         mosaic: Probability of a four-image mosaic.
-        mixup: Probability of blending two mosaics.
-        copy_paste: Probability of pasting boxes of other images.
+        mixup: Probability that a mosaic is blended with a second one.
+        cutmix: Probability that a rectangle shows another picture instead.
+        copy_paste: Probability with which each object of another image is pasted, along its polygon if it has one.
+        erasing: Probability of erasing one rectangle of any shape with one colour.
+        cutout: Probability of greying out one square.
+        hide_and_seek: Probability of greying out half the cells of a grid.
+        gridmask: Probability of greying out the squares of a regular grid.
 
     Raises:
         TrainError: A value is no finite number or lies outside `RANGES`.
@@ -126,7 +136,12 @@ class Hyperparameters:
     fliplr: float = 0.5
     mosaic: float = 1.0
     mixup: float = 0.0
+    cutmix: float = 0.0
     copy_paste: float = 0.0
+    erasing: float = 0.0
+    cutout: float = 0.0
+    hide_and_seek: float = 0.0
+    gridmask: float = 0.0
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
@@ -179,6 +194,13 @@ class TrainConfig:
         resume: Go on from `out`/weights/last.pt.
         weights: A checkpoint to start from; tensors of other shapes keep their initial values.
         augment: False trains on plain letterboxed images.
+        cache: Where images at training scale are kept: "ram" (as many as fit; one copy for all trainings of this
+            machine that need the same), "disk" (in the cache folder, for later trainings too) or "off".
+        rect: Train on rectangular batches: images sorted by aspect, each batch in the least shape that holds them.
+            Excludes mosaics.
+        multi_scale: Draw the size of each training batch from 0.5 to 1.5 of `image_size`.
+        pipeline: Where training images are augmented: "cpu", "device", or "auto": on a CUDA device whose memory has
+            room for the whole split, else on the CPU.
         threads: CPU threads for torch; None leaves torch's own choice.
 
     Raises:
@@ -203,6 +225,10 @@ class TrainConfig:
     resume: bool = False
     weights: str | None = None
     augment: bool = True
+    cache: str = "ram"
+    rect: bool = False
+    multi_scale: bool = False
+    pipeline: str = "auto"
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -211,12 +237,14 @@ class TrainConfig:
         object.__setattr__(self, "out", Path(self.out))
         _check_choice("optimizer", self.optimizer, ("auto", "sgd", "adamw", "adam"))
         _check_choice("schedule", self.schedule, ("linear", "cosine"))
+        _check_choice("cache", self.cache, ("off", "ram", "disk"))
+        _check_choice("pipeline", self.pipeline, ("auto", "cpu", "device"))
         for name, low in (("epochs", 1), ("batch_size", 1), ("image_size", 1), ("seed", 0), ("workers", 0)):
             _check_whole(name, getattr(self, name), low)
         for name in ("nominal_batch", "threads"):
             if getattr(self, name) is not None:
                 _check_whole(name, getattr(self, name), 1)
-        for name in ("amp", "resume", "augment"):
+        for name in ("amp", "resume", "augment", "rect", "multi_scale"):
             if not isinstance(getattr(self, name), bool):
                 raise TrainError(f"{name} must be true or false, but got {getattr(self, name)!r}")
         if not (self.device in ("auto", "cpu", "cuda") or self.device.removeprefix("cuda:").isdecimal()):

@@ -24,7 +24,7 @@ from trainer import checkpoint, prepare
 from trainer.config import TrainConfig, TrainResult
 from trainer.ema import MovingAverage
 from trainer.evaluate import GroundTruth, evaluate, to_input
-from trainer.loader import Loader
+from trainer.loader import PlannedLoader
 from trainer.optim import Schedule, apply_step, build_optimizer, build_schedule
 from trainer.run_folder import RunFolder, identity
 
@@ -58,8 +58,8 @@ class Session:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     schedule: Schedule
-    train_loader: Loader
-    val_loader: Loader
+    train_loader: PlannedLoader
+    val_loader: PlannedLoader
     split: Split
     truth: GroundTruth
     notes: list[str]
@@ -216,6 +216,8 @@ def _start(
     prepare.place(detector, device)
     schedule, why = build_schedule(config, len(dataset.train.images))
     notes += [] if state else why
+    train_loader, why = prepare.build_train_loader(config, dataset.train, image_size, base.grid, device)
+    notes += why
     session = Session(
         config=config,
         folder=folder,
@@ -228,9 +230,14 @@ def _start(
         optimizer=build_optimizer(detector, schedule.optimizer, config.hyp, schedule.decay_factor),
         scaler=torch.amp.GradScaler(device.type, enabled=config.amp and device.type == "cuda"),
         schedule=schedule,
-        train_loader=prepare.build_train_loader(config, dataset.train, image_size),
+        train_loader=train_loader,
         val_loader=prepare.build_val_loader(
-            dataset.val, image_size, base.grid, batch_size=config.batch_size, workers=config.workers
+            dataset.val,
+            image_size,
+            base.grid,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            cache=config.cache,
         ),
         split=dataset.val,
         truth=GroundTruth(dataset.val, dataset.names),
@@ -253,7 +260,12 @@ def _restore(session: Session, state: Mapping[str, Any]) -> None:
 
 def _summary(session: Session) -> dict[str, Any]:
     """What a result is made of."""
-    return {"history": session.history, "notes": session.notes, "anchors": session.detector.anchors.tolist()}
+    said = [*session.notes, *session.train_loader.notes(), *session.val_loader.notes()]
+    return {
+        "history": session.history,
+        "notes": list(dict.fromkeys(said)),
+        "anchors": session.detector.anchors.tolist(),
+    }
 
 
 def _save(session: Session) -> None:
