@@ -81,4 +81,4 @@ def production_command(settings: Mapping[str, Any]) -> list[str]:
         options["weights"] = settings["weights"]
     for name, value in options.items():
         words += [f"--{name}", str(value)]
-    return words
+    return words + [f"--{name}" for name in ("rect", "multi-scale") if settings.get(name.replace("-", "_"))]

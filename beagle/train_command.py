@@ -40,6 +40,16 @@ def train(
     workers: Annotated[int, typer.Option("--workers", help="Loader processes.")] = 0,
     amp: Annotated[bool, typer.Option(help="Mixed precision on a GPU.")] = True,
     augment: Annotated[bool, typer.Option(help="Augment the training images.")] = True,
+    cache: Annotated[str, typer.Option("--cache", help="Keep decoded images in ram, on disk, or off.")] = "ram",
+    rect: Annotated[
+        bool, typer.Option("--rect", help="Batches in the least shape that holds their images; no mosaics.")
+    ] = False,
+    multi_scale: Annotated[
+        bool, typer.Option("--multi-scale", help="Batches of 0.5 to 1.5 times the image size.")
+    ] = False,
+    pipeline: Annotated[
+        str, typer.Option("--pipeline", help="Augment on the cpu, the device, or auto: a GPU with room.")
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a detector and keep its best and last checkpoints."""
@@ -69,6 +79,10 @@ def train(
         resume=resume,
         weights=weights,
         augment=augment,
+        cache=cache,
+        rect=rect,
+        multi_scale=multi_scale,
+        pipeline=pipeline,
     )
     console.err.print(f"training {model} on {data} at {image_size} px; results in {config.out}")
 
