@@ -40,7 +40,9 @@ def train(
     workers: Annotated[int, typer.Option("--workers", help="Loader processes.")] = 0,
     amp: Annotated[bool, typer.Option(help="Mixed precision on a GPU.")] = True,
     augment: Annotated[bool, typer.Option(help="Augment the training images.")] = True,
-    cache: Annotated[str, typer.Option("--cache", help="Keep decoded images in ram, on disk, or off.")] = "ram",
+    cache: Annotated[
+        str, typer.Option("--cache", help="Keep decoded images in ram, on disk, or off.")
+    ] = "ram",
     rect: Annotated[
         bool, typer.Option("--rect", help="Batches in the least shape that holds their images; no mosaics.")
     ] = False,
