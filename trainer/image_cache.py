@@ -104,7 +104,7 @@ class DiskCache:
         try:
             # Mapped, so that processes share the pages; read-only.
             image = np.asarray(np.load(self._place(index), mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError):  # not there yet, or damaged: it is made again
+        except (OSError, ValueError, EOFError):  # not there yet, or damaged: it is made again
             return None
         return image if image.dtype == np.uint8 and image.shape == (*self._shapes[index], 3) else None
 
