@@ -66,7 +66,11 @@ def shift_colour(image: Image, factors: tuple[float, float, float]) -> Image:
     if hue == saturation == value == 1.0:
         return image
     planes = list(cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV)))
-    if hue != 1.0:  # OpenCV keeps hue in half degrees, 0 to 179
+    if (
+        hue != 1.0 and hue * 179 <= 255
+    ):  # OpenCV keeps hue in half degrees, 0 to 179, and takes 180 for 0 and so on
+        planes[0] = cv2.convertScaleAbs(planes[0], alpha=hue)
+    elif hue != 1.0:
         planes[0] = cv2.LUT(planes[0], (np.arange(256) * hue % 180).astype(np.uint8))
     for channel, factor in ((1, saturation), (2, value)):
         if factor != 1.0:  # saturating; three times as fast as a table

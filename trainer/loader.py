@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from trainer.ahead import Ahead, fault_notes
 from trainer.config import TrainError
+from trainer.image_cache import Image
 from trainer.images import RECT_PAD, rect_sizes
 from trainer.plan import Draw, Plan
 from trainer.samples import DetectionSet, Sample
@@ -33,17 +34,20 @@ class BatchMaker:
 
     def make(self, draws: list[Draw]) -> Batch:
         """One batch, see `Batch`."""
-        return collate([self.samples.sample(draw) for draw in draws])
+        images = np.empty((len(draws), 3, *draws[0].size), np.uint8)
+        return collate([self.samples.sample(*pair) for pair in zip(draws, images, strict=True)], images)
 
     def pin(self, made: Batch) -> Batch:
         """A batch in page-locked memory."""
         return {name: tensor.pin_memory() for name, tensor in made.items()}
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Lay samples of one size together; see `Batch`."""
+def collate(samples: Sequence[Sample], images: Image | None = None) -> Batch:
+    """Lay samples of one size together; see `Batch`. Their images may lie together already."""
+    if images is None:
+        images = np.stack([sample.image for sample in samples])
     return {
-        "images": torch.from_numpy(np.stack([sample.image for sample in samples])),
+        "images": torch.from_numpy(images),
         "targets": number_targets([sample.labels for sample in samples]),
         "indices": torch.tensor([sample.index for sample in samples]),
         "sizes": torch.tensor([sample.size for sample in samples]),

@@ -8,6 +8,7 @@ Source: the augmentation of YOLOv4 (arXiv 2004.10934, section 3.4) in the order 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -193,7 +194,9 @@ def cook(recipe: Recipe, image: Callable[[int], Image]) -> Image:
         recipe: What to make.
         image: Gives the image at a place of the split.
     """
-    picture = _show(recipe.base, image)
+    recolour = partial(shift_colour, factors=recipe.colour)
+    is_one_layer = not (recipe.blended or recipe.cut)
+    picture = _show(recipe.base, image, recolour if is_one_layer else None)
     if recipe.blended:
         layer, share = recipe.blended
         picture = as_image(cv2.addWeighted(picture, share, _show(layer, image), 1.0 - share, 0.0))
@@ -201,15 +204,17 @@ def cook(recipe: Recipe, image: Callable[[int], Image]) -> Image:
         layer, (x1, y1, x2, y2) = recipe.cut
         picture = picture.copy()
         picture[y1:y2, x1:x2] = _show(layer, image)[y1:y2, x1:x2]
-    picture = flip(shift_colour(picture, recipe.colour), recipe.flips)
+    picture = flip(picture if is_one_layer else recolour(picture), recipe.flips)
     return picture if recipe.holes is None else paint_holes(picture, recipe.holes)
 
 
-def _show(layer: Layer, image: Callable[[int], Image]) -> Image:
+def _show(
+    layer: Layer, image: Callable[[int], Image], recolour: Callable[[Image], Image] | None = None
+) -> Image:
     tiles = tuple((image(tile.index), tile.x, tile.y) for tile in layer.tiles)
     patches = []
     for patch in layer.patches:
         x1, y1, x2, y2 = patch.crop
         part = image(patch.index)[y1:y2, x1:x2]
         patches.append((part[:, ::-1] if patch.mirror else part, patch.mask, patch.x, patch.y))
-    return render(Scene(layer.canvas, tiles, tuple(patches)), layer.warp)
+    return render(Scene(layer.canvas, tiles, tuple(patches)), layer.warp, recolour)

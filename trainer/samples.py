@@ -9,7 +9,7 @@ without labels, so that an evaluation counts its objects as missed. Labels are r
 what changes in their files afterwards is seen by the next run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -44,8 +44,8 @@ class Sample:
     labels: Labels
     index: int
     size: tuple[int, int]
-    ratio: tuple[float, float]
-    pad: tuple[float, float]
+    ratio: tuple[float, float] = (np.nan, np.nan)
+    pad: tuple[float, float] = (np.nan, np.nan)
 
 
 class DetectionSet:
@@ -104,15 +104,19 @@ class DetectionSet:
         """The square sample at `index` for the current epoch."""
         return self.sample(Draw(index, self.epoch, (self.image_size, self.image_size)))
 
-    def sample(self, draw: Draw) -> Sample:
+    def sample(self, draw: Draw, out: Image | None = None) -> Sample:
         """One sample.
+
+        Args:
+            draw: Which one.
+            out: (3, H, W) uint8 that the image is written to; None makes a new array.
 
         Raises:
             TrainError: More images than `MOST_FAULTS` allows can't be read any more.
         """
         while True:
             try:
-                return self._augmented(draw) if self.augment else self._letterboxed(draw)
+                return self._augmented(draw, out) if self.augment else self._letterboxed(draw, out)
             except ImageError as error:
                 self.leave_out(error)
 
@@ -136,7 +140,7 @@ class DetectionSet:
                 stand_in = int(rng.integers(len(self)))
             self.composer.stand_ins[missing] = stand_in
 
-    def _letterboxed(self, draw: Draw) -> Sample:
+    def _letterboxed(self, draw: Draw, out: Image | None) -> Sample:
         if draw.index in self.faults:
             rows, columns = self.images.sizes[draw.index]
             image, labels = np.full((rows, columns, 3), GREY, np.uint8), np.zeros((0, 5), np.float32)
@@ -147,27 +151,21 @@ class DetectionSet:
         rows, columns = self.images.sizes[draw.index]
         width, height = self.split.sizes[draw.index].tolist()
         ratio = x * columns / width, y * rows / height  # from the original image
-        return self._finish(draw, image, labels, ratio, pad)
+        sample = Sample(_planes(image, out), to_shares(labels, draw.size), draw.index, (height, width))
+        return replace(sample, ratio=ratio, pad=pad)
 
-    def _augmented(self, draw: Draw) -> Sample:
+    def _augmented(self, draw: Draw, out: Image | None) -> Sample:
         recipe = self.recipe(draw)
         image = cook(recipe, self.images.__getitem__)
-        return self._finish(draw, image, recipe.labels, (np.nan, np.nan), (np.nan, np.nan))
-
-    def _finish(
-        self,
-        draw: Draw,
-        image: Image,
-        labels: Labels,
-        ratio: tuple[float, float],
-        pad: tuple[float, float],
-    ) -> Sample:
-        planes = np.empty((3, *image.shape[:2]), np.uint8)
-        # BGR px to RGB planes, in a sixth of the time of a transpose.
-        cv2.split(image, [planes[2], planes[1], planes[0]])
         width, height = self.split.sizes[draw.index].tolist()
-        shares = to_shares(labels, (image.shape[0], image.shape[1]))
-        return Sample(planes, shares, draw.index, (height, width), ratio, pad)
+        return Sample(_planes(image, out), to_shares(recipe.labels, draw.size), draw.index, (height, width))
+
+
+def _planes(image: Image, out: Image | None) -> Image:
+    """BGR px (H, W, 3) as RGB planes (3, H, W), in a sixth of the time of a transpose."""
+    planes = np.empty((3, *image.shape[:2]), np.uint8) if out is None else out
+    cv2.split(image, [planes[2], planes[1], planes[0]])
+    return planes
 
 
 def check_faults(faults: dict[int, str], images: int) -> None:

@@ -7,7 +7,7 @@ Source: the random perspective of YOLOv5.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,18 +139,31 @@ def _shift(xy: Sequence[float] | NDArray[np.float64]) -> Matrix:
     return matrix
 
 
-def render(scene: Scene, warp: Warp) -> Image:
-    """The picture that a warp makes of a scene, bilinear; grey where it shows nothing of the canvas."""
-    height, width = warp.size
-    window = warp.window
+def render(scene: Scene, warp: Warp, recolour: Callable[[Image], Image] | None = None) -> Image:
+    """The picture that a warp makes of a scene, bilinear; grey where it shows nothing of the canvas.
+
+    Args:
+        scene: What is seen.
+        warp: How.
+        recolour: A change of every px by itself, made where there are fewest: before or after the warp.
+    """
+    window, few = warp.window, warp.size[0] * warp.size[1]
     # Beyond four times the area most of the window is grey: warping what is left costs less than drawing it.
-    if window is not None and window[2] * window[3] <= 4 * height * width:
-        if window == (0, 0, width, height) and scene.is_one_image(warp.size):
-            return scene.tiles[0][0]
-        view = scene.view(*window)
-        if (window[2], window[3]) == (width, height):
-            return view
-        return as_image(cv2.resize(view, (width, height), interpolation=cv2.INTER_LINEAR))
+    if window is None or window[2] * window[3] > 4 * few:
+        picture = _warp_image(scene, warp)
+    elif window == (0, 0, *warp.size[::-1]) and scene.is_one_image(warp.size):
+        picture = scene.tiles[0][0]
+    else:
+        picture = scene.view(*window)
+        if recolour is not None and window[2] * window[3] < few:
+            picture, recolour = recolour(picture), None
+        if picture.shape[:2] != warp.size:
+            picture = as_image(cv2.resize(picture, warp.size[::-1], interpolation=cv2.INTER_LINEAR))
+    return picture if recolour is None else recolour(picture)
+
+
+def _warp_image(scene: Scene, warp: Warp) -> Image:
+    height, width = warp.size
     x0, y0, x1, y1 = _seen_region(scene.size, warp)
     view = scene.view(x0, y0, x1 - x0, y1 - y0)
     # OpenCV counts px from their middles, we from the corner of the image.
