@@ -52,6 +52,7 @@ def write_beagle(training: Training) -> Written:
     words = ["beagle", "train", shell_variable("DATA"), "--model", "model.yaml", "--hyp", "hyp.yaml"]
     for name, value in options.items():
         words += [f"--{name}", str(value)]
+    words += [f"--{name}" for name in ("rect", "multi-scale") if settings.get(name.replace("-", "_"))]
     # model.yaml holds the anchors, so production need not fit any: 0 keeps the model's.
     return Written(
         format="beagle",

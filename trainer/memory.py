@@ -13,7 +13,7 @@ from model.loss import DetectionLoss
 from model.spec import load_spec
 from trainer import checkpoint, prepare
 from trainer.config import TrainConfig, TrainError, TrainResult
-from trainer.images import free_memory
+from trainer.image_cache import free_memory
 from trainer.optim import PUBLISHED_NOMINAL_BATCH
 from trainer.session import Job
 
