@@ -348,7 +348,9 @@ def _reason(trial: Any) -> str:
         return note
     if any("OutOfMemoryError" in line for line in lines):
         return "OutOfMemoryError: Ray ended the worker, since its node ran low on memory"
-    return note if not lines or any("actor died" in line for line in lines) else lines[-1].strip()[:300]
+    if not lines or any(sign in line for line in lines for sign in ("actor died", "is unavailable")):
+        return note
+    return lines[-1].strip()[:300]
 
 
 @contextmanager
