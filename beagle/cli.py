@@ -16,7 +16,9 @@ from typer.exceptions import TyperException
 from beagle import (
     __version__,
     anchors_command,
+    cluster_command,
     console,
+    convert_command,
     data_command,
     demo_command,
     evolve_command,
@@ -45,6 +47,7 @@ app = typer.Typer(
 app.add_typer(data_command.app, name="data", help="Look at a data set.")
 app.add_typer(anchors_command.app, name="anchors", help="Check anchors, or fit them to a data set.")
 app.add_typer(model_command.app, name="model", help="The detectors that are built in.")
+model_command.app.command("convert")(convert_command.convert)
 app.command("train")(train_command.train)
 app.command("val")(val_command.val)
 app.command("predict")(predict_command.predict)
@@ -57,6 +60,7 @@ app.command("export")(export_command.export)
 app.command("sync")(sync_command.sync)
 app.command("submit", context_settings=submit_command.CONTEXT)(submit_command.submit)
 app.add_typer(jobs_command.app, name="jobs", help="Jobs that were submitted.")
+app.add_typer(cluster_command.app, name="cluster", help="Configurations of clusters.")
 app.command("demo")(demo_command.demo)
 
 

@@ -61,6 +61,10 @@ def evolve(
     silence: Silence = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/evolve by default.")] = None,
+    go_on: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run in --out where there is one, as it was begun."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Evolve hyperparameters: many full trainings, bred from the best."""
@@ -71,6 +75,9 @@ def evolve(
     from evolve.resources import Resources
 
     folder = out or unused_folder(Path("runs"), "evolve")
+    if go_on and (folder / "journal.jsonl").is_file():
+        resume(folder, None, as_json)
+        return
     options = EvolveOptions(
         data=data,
         model=model,

@@ -23,6 +23,7 @@ RAY_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+ADDRESS_VARIABLE = "BEAGLE_RAY_ADDRESS"
 OBJECT_STORE_BYTES = 200_000_000  # trials exchange numbers, not tensors
 CHUNKS_PER_CPU = 4  # so that a CPU that got the long items does not keep all others waiting
 
@@ -32,7 +33,8 @@ def connected(address: str | None = None, cpus: float = 1.0) -> Iterator[None]:
     """Join the cluster, or start one on this machine; one that is already joined is used and left alone.
 
     Args:
-        address: Ray cluster to join; None starts one on this machine.
+        address: Ray cluster to join; None starts one on this machine, or joins that of the environment variable
+            BEAGLE_RAY_ADDRESS, by which a job on a cluster tells its driver where it is.
         cpus: CPUs of each worker, hence its number of threads.
 
     Raises:
@@ -54,6 +56,7 @@ def connected(address: str | None = None, cpus: float = 1.0) -> Iterator[None]:
 def _join(address: str | None, cpus: float, folder: Path) -> None:
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    address = address or os.environ.get(ADDRESS_VARIABLE) or None
     local = address is None
     options: dict[str, Any] = (
         {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if local else {}

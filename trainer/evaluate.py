@@ -70,7 +70,7 @@ def evaluate(
     """Measure a detector on a split.
 
     Args:
-        detector: Put into eval mode, and back as it was.
+        detector: A fused copy is measured; it stays as it is.
         loader: Batches of the whole split, each image once.
         split: The truth.
         names: Class names.
@@ -83,16 +83,14 @@ def evaluate(
     """
     truth = truth or GroundTruth(split, names)
     found: list[Found] = [np.zeros((0, 6), np.float32)] * len(split.images)
-    was_training = detector.training
-    detector.eval()
+    fused = detector.fuse()
     done = 0
     for batch in loader:
-        for index, boxes in zip(batch["indices"].tolist(), detect(detector, batch, device), strict=True):
+        for index, boxes in zip(batch["indices"].tolist(), detect(fused, batch, device), strict=True):
             found[index] = boxes
         done += len(batch["indices"])
         if progress:
             progress("evaluate", done, len(split.images))
-    detector.train(was_training)
     return measure(truth, found)
 
 
