@@ -33,6 +33,7 @@ from beagle import (
     sync_command,
     train_command,
     val_command,
+    verify_command,
 )
 
 EXIT_USER, EXIT_OURS, EXIT_INTERRUPTED = 1, 3, 130
@@ -57,6 +58,7 @@ app.command("status")(status_command.status)
 app.command("stop")(stop_command.stop)
 app.command("report")(report_command.report)
 app.command("export")(export_command.export)
+app.command("verify")(verify_command.verify)
 app.command("sync")(sync_command.sync)
 app.command("submit", context_settings=submit_command.CONTEXT)(submit_command.submit)
 app.add_typer(jobs_command.app, name="jobs", help="Jobs that were submitted.")

@@ -10,6 +10,7 @@ from beagle import console
 
 if TYPE_CHECKING:
     from evolve.journal import RunState
+    from evolve.resources import Resources
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Silence = Annotated[
@@ -22,7 +23,17 @@ Silence = Annotated[
 
 
 def evolve(
-    data: Annotated[str, typer.Argument(help="data.yaml, instances.json, a folder, or digits.")],
+    context: typer.Context,
+    data: Annotated[
+        str | None, typer.Argument(help="data.yaml, instances.json, a folder, or digits.", show_default=False)
+    ] = None,
+    trainer: Annotated[
+        str | None,
+        typer.Option(
+            "--trainer",
+            help="Evolve a command instead of Beagle's trainer: yolov5, ultralytics, or a file command.yaml.",
+        ),
+    ] = None,
     model: Annotated[
         str, typer.Option("--model", help="A model of `beagle model list`, or a YAML file.")
     ] = "yolov5s",
@@ -68,7 +79,7 @@ def evolve(
     as_json: Json = False,
 ) -> None:
     """Evolve hyperparameters: many full trainings, bred from the best."""
-    from beagle.folders import unused_folder
+    from beagle.folders import CommandError, unused_folder
     from beagle.genes import load_hyp
     from beagle.wiring import EvolveOptions, start_run
     from evolve.ray_driver import session_with_room
@@ -76,8 +87,14 @@ def evolve(
 
     folder = out or unused_folder(Path("runs"), "evolve")
     if go_on and (folder / "journal.jsonl").is_file():
-        resume(folder, None, as_json)
+        resume(folder, as_json=as_json)
         return
+    resources = Resources(cpus, gpus, concurrent, retries, address, silence)
+    if trainer is not None:
+        _evolve_command(context, folder, resources, as_json=as_json)
+        return
+    if data is None:
+        raise CommandError("DATA must be given: a data.yaml, an instances.json, a folder, or digits")
     options = EvolveOptions(
         data=data,
         model=model,
@@ -86,7 +103,7 @@ def evolve(
         batch_size=batch_size,
         image_size=image_size,
         hyp=load_hyp(hyp),
-        genes=tuple(name.strip() for name in genes.split(",") if name.strip()),
+        genes=gene_names(genes),
         space=space,
         anchors=anchors,
         training={
@@ -98,7 +115,6 @@ def evolve(
         },
         seed=seed,
     )
-    resources = Resources(cpus, gpus, concurrent, retries, address, silence)
     with ExitStack() as stack:
         found = start_run(
             folder,
@@ -110,6 +126,61 @@ def evolve(
         console.err.print(
             f"evolving {model} on {data}: {trials} trials of {epochs} epochs in {folder} "
             f"(anchors reach {found.after.bpr:.4f} of the boxes)"
+        )
+        finish(folder, as_json=as_json)
+
+
+def gene_names(text: str) -> tuple[str, ...]:
+    """Names of genes from a text with commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+NOT_OF_A_COMMAND = ("anchors", "optimizer", "schedule", "weights", "workers")
+
+
+def _evolve_command(context: typer.Context, folder: Path, resources: "Resources", *, as_json: bool) -> None:
+    """Evolve a trainer that is a command: what was not given is as the trainer's file says."""
+    from beagle.command_run import CommandOptions, start_command_run
+    from beagle.folders import CommandError
+    from evolve.ray_driver import session_with_room
+
+    # By name: typer brings its own copy of the enumeration.
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
+    }
+    for name in NOT_OF_A_COMMAND:
+        if name in given:
+            raise CommandError(
+                f"--{name} has no meaning with --trainer: it belongs into the command of its file"
+            )
+    same = (
+        "trainer",
+        "data",
+        "model",
+        "trials",
+        "epochs",
+        "batch_size",
+        "image_size",
+        "hyp",
+        "space",
+        "device",
+        "seed",
+    )
+    words = {name: given[name] for name in same if name in given}
+    options = CommandOptions(**words, genes=gene_names(given.get("genes", "")))
+    with ExitStack() as stack:
+        settings = start_command_run(
+            folder,
+            options,
+            resources,
+            console.note,
+            check=lambda: stack.enter_context(session_with_room(resources)),
+        )
+        console.err.print(
+            f"evolving {settings['trainer']['name']}: {options.trials} trials of {settings['epochs']} epochs "
+            f"in {folder}"
         )
         finish(folder, as_json=as_json)
 

@@ -17,6 +17,7 @@ from beagle.fitting import FittedAnchors, fit_anchors, load_inputs
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import build_space
 from beagle.production import provenance
+from evolve.command_trainable import TRAINER, run_command
 from evolve.journal import Journal, RunState, fold, read_journal
 from evolve.ledger import OnEvent
 from evolve.resources import Resources
@@ -123,6 +124,7 @@ def start_run(
         "settings": {**training, "classes": len(data.names)},
         "resources": resources.to_dict(),
         "provenance": provenance(data),
+        "data": {"images": len(data.train.images), "names": list(data.names)},
         "shapes": {
             "wh": np.round(shapes[pick], 2).tolist(),
             "image_size": image_size,
@@ -187,7 +189,9 @@ def drive(folder: Path, on_event: OnEvent | None = None) -> RunState:
     """
     from evolve.ray_driver import run_evolution
 
-    return run_evolution(folder, train_detector, on_event, between_trainings)
+    settings = fold(read_journal(folder / "journal.jsonl")).header.get("settings", {})
+    objective = run_command if TRAINER in settings else train_detector
+    return run_evolution(folder, objective, on_event, between_trainings)
 
 
 def between_trainings() -> str | None:
