@@ -23,6 +23,9 @@ def predict(
         int | None, typer.Option("--image-size", help="By default that of the training.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Look at each image three times: slower, better.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the boxes as JSON.")] = False,
 ) -> None:
     """Find objects in images, and draw them."""
@@ -42,7 +45,9 @@ def predict(
     folder.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, Any]] = []
     with console.bars() as advance:
-        boxes_of = detect(loaded, files, confidence=confidence, iou=iou, image_size=image_size, device=device)
+        boxes_of = detect(
+            loaded, files, confidence=confidence, iou=iou, image_size=image_size, device=device, tta=tta
+        )
         for done, (file, boxes) in enumerate(zip(files, boxes_of, strict=True), start=1):
             target = unused_file(folder, file.stem)
             if not cv2.imwrite(str(target), draw(read_image(file), boxes, names)):

@@ -14,6 +14,9 @@ def val(
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
     batch_size: Annotated[int, typer.Option("--batch-size")] = 16,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Look at each image three times: slower, better.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a detector with the COCO metrics, over all classes and for each."""
@@ -26,6 +29,7 @@ def val(
             split,
             batch_size=batch_size,
             device=device,
+            tta=tta,
             progress=advance,
         )
     if as_json:

@@ -150,7 +150,7 @@ def _optimizer(config: TrainConfig, images: int) -> str:
     """What "auto" means for a trial: production must train with the same, though it trains longer."""
     from trainer.optim import choose_optimizer
 
-    return choose_optimizer(config.optimizer, math.ceil(images / config.batch_size) * config.epochs)[0]
+    return choose_optimizer(config.optimizer, math.ceil(images / config.batch) * config.epochs)[0]
 
 
 def reopen_run(folder: Path, trials: int | None, changes: Mapping[str, Any] | None = None) -> RunState:

@@ -40,6 +40,16 @@ class DetectorLike(Protocol):
         """How many classes the detector tells apart."""
 
 
+class Pool(Protocol):
+    """Other processes that each compute the loss of a share of the batch."""
+
+    def counts(self, counts: Sequence[int], images: int, device: torch.device) -> Tensor:
+        """Matches by level as this share must count them, for all shares' losses to add up to that of the batch."""
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over all shares."""
+
+
 @dataclass(frozen=True)
 class LossGains:
     """Weights and options of the loss.
@@ -127,6 +137,8 @@ class DetectionLoss(nn.Module):
     Everything is computed in float32, under autocast as well. The detector's anchors are copied at birth. The
     only state is `balance` (levels,), a buffer: `state_dict` carries it when `autobalance` moves it.
 
+    Where processes share a batch, `pool` joins them: the totals of all shares then add up to that of the batch.
+
     Args:
         detector: a `model.Detector`, or anything with its strides, anchors and number of classes.
         gains: as they stand; see `LossGains.scaled`.
@@ -141,6 +153,7 @@ class DetectionLoss(nn.Module):
     def __init__(self, detector: DetectorLike, gains: LossGains) -> None:
         super().__init__()
         self.gains = gains
+        self.pool: Pool | None = None
         self.classes = detector.classes
         self.strides = tuple(detector.strides)
         levels = len(self.strides)
@@ -187,10 +200,13 @@ class DetectionLoss(nn.Module):
         logits = torch.cat([level[..., 4].flatten() for level in raw]).float()
         goals = torch.zeros_like(logits)
         box = cls = logits.new_zeros(())
+        divisors = torch.tensor(counts, device=logits.device, dtype=torch.float32)
+        if self.pool is not None:
+            divisors = self.pool.counts(counts, len(raw[0]), logits.device)
         if len(matches):
             claimed = zip(raw, torch.split(places, counts), strict=True)
             predicted = torch.cat([level.flatten(0, 3)[place] for level, place in claimed]).float()
-            share = 1 / torch.tensor(counts, device=logits.device, dtype=torch.float32)[matches.level]
+            share = 1 / divisors[matches.level]
             iou = self._iou(predicted, matches)
             box = ((1 - iou) * share).sum()
             cls = self._class_loss(predicted, matches, share)
@@ -222,7 +238,8 @@ class DetectionLoss(nn.Module):
         by_level = torch.stack([part.mean() for part in torch.split(each, sizes)])
         loss = (by_level * self.balance).sum()
         if self.gains.autobalance and self.training and torch.is_grad_enabled():
-            wanted = 1 / by_level.detach().clamp(min=EPSILON)
+            seen = by_level.detach() if self.pool is None else self.pool.mean(by_level)
+            wanted = 1 / seen.clamp(min=EPSILON)
             moved = self.balance + AUTOBALANCE_RATE * (wanted - self.balance)
             # A new tensor, since the backward pass still needs the old one.
             self.balance = moved / moved[self._reference]

@@ -5,7 +5,7 @@ import math
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 DetectorT = TypeVar("DetectorT", bound=nn.Module)
 
@@ -32,22 +32,33 @@ class MovingAverage(Generic[DetectorT]):
     def __init__(self, detector: DetectorT) -> None:
         self.detector = copy.deepcopy(detector).eval().requires_grad_(False)
         self.updates = 0
+        self._followed: nn.Module | None = None
+        self._averaged: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._copied: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     @torch.no_grad()
-    def update(self, detector: DetectorT) -> None:
-        """Move towards a detector of the same shape: floating state is averaged, counters are copied."""
+    def update(self, detector: nn.Module) -> None:
+        """Move towards a detector of the same shape: floating state is averaged, counters are copied.
+
+        The host never waits for the device, and all tensors go in one call: a third of the cost of a loop for small
+        detectors. The detector must stay on its device from one update to the next.
+        """
+        if self._followed is not detector:
+            self._follow(detector)
         self.updates += 1
-        old, new = [], []
-        for kept, current in zip(
-            self.detector.state_dict().values(), detector.state_dict().values(), strict=True
-        ):
-            if kept.is_floating_point():
-                old.append(kept)
-                new.append(current.detach())
-            else:
-                kept.copy_(current)
-        # One fused call over all tensors: a third of the cost of a loop for small detectors.
-        torch._foreach_lerp_(old, new, 1.0 - decay_at(self.updates))
+        torch._foreach_lerp_(*self._averaged, 1.0 - decay_at(self.updates))
+        if self._copied[0]:
+            torch._foreach_copy_(*self._copied)
+
+    def _follow(self, detector: nn.Module) -> None:
+        """Pair the tensors once: making a state dict for each update would cost more than the update."""
+        own, current = self.detector.state_dict(), detector.state_dict()
+        pairs = [(kept, current[name]) for name, kept in own.items()]
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._averaged = ([old for old, _ in floating], [new for _, new in floating])
+        self._copied = ([old for old, _ in counters], [new for _, new in counters])
+        self._followed = detector
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and the count of updates."""

@@ -1,70 +1,65 @@
 """Detections of a split, and what they are worth: COCO average precision, precision and recall.
 
-Average precision is that of faster_coco_eval (the COCO protocol: 101 recall points, IoU 0.5 to 0.95, at most
-100 detections per image). Precision and recall are taken at the one confidence at which the mean F1 of all
-classes is highest, at IoU 0.5.
+Average precision follows the COCO protocol: 101 recall points, IoU 0.5 to 0.95, at most 100 detections per image
+and class. Precision and recall are taken at the one confidence at which the mean F1 of all classes is highest, at
+IoU 0.5.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from faster_coco_eval import COCO
-from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 from numpy.typing import NDArray
 
 from dataset import Split
 from model import Detector
-from model.boxes import box_iou, non_max_suppression
-
-logger = logging.getLogger(__name__)
+from model.boxes import non_max_suppression
+from trainer.average_precision import average_precision, build_truth, match
+from trainer.curves import best_f1
+from trainer.tta import augmented_predictions
 
 CONFIDENCE = 0.001  # average precision wants nearly all detections, however unsure
 NMS_IOU = 0.6  # published for average precision
 MAX_DETECTIONS = 300
-COCO_MOST = 100  # detections per image that the COCO protocol looks at
 
 Found = NDArray[np.float32]
 """Detections of one image: (n, 6) xyxy px of the original image, confidence, class."""
 
 
 class GroundTruth:
-    """The true boxes of a split, indexed once for all epochs.
+    """The true boxes of a split, laid together once for all epochs.
 
     Attributes:
         names: Class names.
         boxes: Per image (n, 5): xyxy px of the original image, class.
-        coco: The same for faster_coco_eval; image i has id i + 1, class c has id c + 1.
+        table: The same, for `average_precision.match`.
     """
 
-    def __init__(self, split: Split, names: Sequence[str]) -> None:
+    def __init__(
+        self, split: Split, names: Sequence[str], crowds: Sequence[NDArray[np.float64]] | None = None
+    ) -> None:
+        """Turn labels into px.
+
+        Args:
+            split: The labels.
+            names: Class names.
+            crowds: Per image (k, 5) xyxy px, class: regions of many objects, in which detections do not count.
+        """
         self.names = tuple(names)
         self.boxes = [
             _label_boxes(labels, size) for labels, size in zip(split.labels, split.sizes, strict=True)
         ]
-        self.coco = COCO(
-            {
-                "images": [
-                    {"id": index + 1, "width": int(width), "height": int(height)}
-                    for index, (width, height) in enumerate(split.sizes)
-                ],
-                "categories": [{"id": index + 1, "name": name} for index, name in enumerate(self.names)],
-                "annotations": _annotations(self.boxes),
-            },
-            print_function=logger.debug,
-        )
+        self.table = build_truth(self.boxes, len(self.names), crowds)
 
 
 def evaluate(
     detector: Detector,
     loader: Iterable[Mapping[str, Any]],
-    split: Split,
-    names: Sequence[str],
+    truth: GroundTruth,
     device: torch.device | str = "cpu",
     *,
-    truth: GroundTruth | None = None,
+    tta: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a detector on a split.
@@ -72,26 +67,39 @@ def evaluate(
     Args:
         detector: A fused copy is measured; it stays as it is.
         loader: Batches of the whole split, each image once.
-        split: The truth.
-        names: Class names.
+        truth: What is really there.
         device: Where the detector is.
-        truth: `GroundTruth(split, names)`, when it was built before.
+        tta: Look at each image several times, see `trainer.tta`.
         progress: Called with ("evaluate", images done, images).
 
     Returns:
         What `measure` returns.
     """
-    truth = truth or GroundTruth(split, names)
-    found: list[Found] = [np.zeros((0, 6), np.float32)] * len(split.images)
+    found = detect_split(detector, loader, len(truth.boxes), device, tta=tta, progress=progress)
+    return measure(truth, found)
+
+
+def detect_split(
+    detector: Detector,
+    loader: Iterable[Mapping[str, Any]],
+    images: int,
+    device: torch.device | str = "cpu",
+    *,
+    tta: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Found]:
+    """Detections of a whole split, per image in its order, as average precision wants them; see `evaluate`."""
+    found: list[Found] = [np.zeros((0, 6), np.float32)] * images
     fused = detector.fuse()
     done = 0
     for batch in loader:
-        for index, boxes in zip(batch["indices"].tolist(), detect(fused, batch, device), strict=True):
+        boxes_of = detect(fused, batch, device, tta=tta)
+        for index, boxes in zip(batch["indices"].tolist(), boxes_of, strict=True):
             found[index] = boxes
         done += len(batch["indices"])
         if progress:
-            progress("evaluate", done, len(split.images))
-    return measure(truth, found)
+            progress("evaluate", done, images)
+    return found
 
 
 @torch.no_grad()
@@ -103,6 +111,7 @@ def detect(
     confidence: float = CONFIDENCE,
     iou: float = NMS_IOU,
     multi_label: bool = True,
+    tta: bool = False,
 ) -> list[Found]:
     """Detections of a batch of the loader, in px of the original images and clipped to them.
 
@@ -113,11 +122,12 @@ def detect(
         confidence: Least confidence of a detection.
         iou: Of the non-maximum suppression.
         multi_label: Several classes for one box; raises average precision, confuses people.
+        tta: Look at each image several times, see `trainer.tta`.
 
     Returns:
         Per image (n, 6), at most `MAX_DETECTIONS` rows, most confident first.
     """
-    decoded, _ = detector(to_input(batch["images"], device))
+    decoded = _decoded(detector, to_input(batch["images"], device), tta=tta)
     kept = non_max_suppression(
         decoded,
         confidence,
@@ -131,8 +141,25 @@ def detect(
     ]
 
 
+def _decoded(detector: Detector, images: torch.Tensor, *, tta: bool) -> torch.Tensor:
+    """Decoded predictions of a batch; in halves, and those in halves, where a GPU's memory does not hold it."""
+    try:
+        return augmented_predictions(detector, images) if tta else detector(images)[0]
+    except torch.OutOfMemoryError:
+        if len(images) == 1:
+            raise
+    middle = len(images) // 2
+    halves = (_decoded(detector, half, tta=tta) for half in (images[:middle], images[middle:]))
+    return torch.cat(list(halves))
+
+
 def to_input(images: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """Images uint8 (B, 3, H, W) as a detector takes them: float32 in [0, 1], channels last in memory."""
+    """Images uint8 (B, 3, H, W) as a detector takes them: float32 in [0, 1], channels last in memory.
+
+    Images that a device has augmented already are floats in [0, 1], and stay so.
+    """
+    if images.is_floating_point():
+        return images.to(device, memory_format=torch.channels_last)
     moved = images.to(device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
     return moved.div_(255)
 
@@ -173,8 +200,10 @@ def measure(truth: GroundTruth, found: Sequence[Found]) -> dict[str, Any]:
         labels, repeats = np.unique(boxes[:, 4].astype(np.int64), return_counts=True)
         counts[labels] += np.stack((np.ones_like(repeats), repeats), axis=1)
     occurs = counts[:, 1] > 0
-    average = _average_precision(truth, found)  # (classes, 2)
-    confidence, precision, recall = _best_f1(truth, found, counts[:, 1])
+    matches = match(truth.table, found)
+    by_iou = average_precision(matches, counts[:, 1])
+    average = np.stack((by_iou[:, 0], by_iou.mean(axis=1)), axis=1)
+    confidence, precision, recall = best_f1(matches, counts[:, 1])
     columns = {"precision": precision, "recall": recall, "map50": average[:, 0], "map50_95": average[:, 1]}
     means = {key: float(values[occurs].mean()) if occurs.any() else 0.0 for key, values in columns.items()}
     classes = [
@@ -201,97 +230,3 @@ def _label_boxes(labels: NDArray[np.float32], size: NDArray[np.int32]) -> NDArra
     centre, half = labels[:, 1:3].astype(np.float64), labels[:, 3:5].astype(np.float64) / 2
     xyxy = np.concatenate((centre - half, centre + half), axis=1) * scale
     return np.concatenate((xyxy, labels[:, :1]), axis=1)
-
-
-def _annotations(boxes: Sequence[NDArray[np.float64]]) -> list[dict[str, Any]]:
-    rows = [(image + 1, *row) for image, table in enumerate(boxes) for row in table.tolist()]
-    return [
-        {
-            "id": number + 1,  # COCO's matching takes id 0 for "no match"
-            "image_id": image,
-            "category_id": int(label) + 1,
-            "bbox": [left, top, right - left, bottom - top],
-            "area": (right - left) * (bottom - top),
-            "iscrowd": 0,
-        }
-        for number, (image, left, top, right, bottom, label) in enumerate(rows)
-    ]
-
-
-def _average_precision(truth: GroundTruth, found: Sequence[Found]) -> NDArray[np.float64]:
-    """(classes, 2): AP at IoU 0.5 and mean AP at 0.5 to 0.95; 0 for classes without truth or detections."""
-    rows = [
-        np.column_stack(
-            (np.full(len(boxes), image + 1), boxes[:, :2], boxes[:, 2:4] - boxes[:, :2], boxes[:, 4:])
-        )
-        for image, boxes in enumerate(found)
-        if len(boxes)
-    ]
-    if not rows or not truth.coco.anns:
-        return np.zeros((len(truth.names), 2))
-    table = np.concatenate(rows).astype(np.float64)
-    table[:, 6] += 1
-    judge = COCOeval_faster(truth.coco, truth.coco.loadRes(table), "bbox", print_function=logger.debug)
-    # Only the area range "all" is read below, and each other one costs as much again.
-    judge.params.areaRng, judge.params.areaRngLbl = [[0, 1e10]], ["all"]
-    judge.params.maxDets = [COCO_MOST]
-    judge.evaluate()
-    judge.accumulate()
-    precision = np.asarray(judge.eval["precision"])[
-        :, :, :, 0, -1
-    ]  # (10 IoU, 101 recalls, classes), -1 absent
-    by_iou = precision.clip(0).mean(axis=1)
-    return np.stack((by_iou[0], by_iou.mean(axis=0)), axis=1)
-
-
-def _best_f1(
-    truth: GroundTruth, found: Sequence[Found], boxes: NDArray[np.int64]
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """The confidence of the highest mean F1 at IoU 0.5, and each class's precision and recall there."""
-    hits = [true_positives(*pair) for pair in zip(found, truth.boxes, strict=True)]
-    rows = np.concatenate([np.zeros((0, 6), np.float32), *found])
-    hit = np.concatenate([np.zeros(0, bool), *hits])
-    nothing = np.zeros(len(boxes))
-    if not hit.any():
-        return 0.0, nothing, nothing
-    # Confidences of hits suffice: between two of them precision only falls as the threshold does.
-    thresholds = np.unique(rows[hit, 4])
-    precision, recall = np.zeros((2, len(boxes), len(thresholds)))
-    for label in np.flatnonzero(boxes):
-        mine = rows[:, 5] == label
-        order = np.argsort(-rows[mine, 4], kind="stable")
-        scores = -rows[mine, 4][order]  # ascending, as searchsorted wants them
-        above = np.searchsorted(scores, -thresholds, side="right")
-        right = np.concatenate(([0], np.cumsum(hit[mine][order])))[above]
-        precision[label] = right / np.maximum(above, 1)
-        recall[label] = right / boxes[label]
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    best = int(f1[boxes > 0].mean(axis=0).argmax())
-    return float(thresholds[best]), precision[:, best], recall[:, best]
-
-
-def true_positives(found: Found, truth: NDArray[np.float64], iou: float = 0.5) -> NDArray[np.bool_]:
-    """Which detections of one image are right: by falling confidence each takes its best true box still free.
-
-    Args:
-        found: (n, 6) xyxy px, confidence, class.
-        truth: (m, 5) xyxy px, class.
-        iou: Least IoU with a true box of the same class.
-
-    Returns:
-        (n,) bool, in the order of `found`.
-    """
-    right = np.zeros(len(found), bool)
-    if not len(found) or not len(truth):
-        return right
-    overlaps = box_iou(
-        torch.from_numpy(found[:, :4].astype(np.float64)), torch.from_numpy(truth[:, :4])
-    ).numpy()
-    overlaps[found[:, 5, None] != truth[None, :, 4]] = 0.0
-    order = np.argsort(-found[:, 4], kind="stable")
-    for row in order[(overlaps[order] >= iou).any(axis=1)]:
-        column = overlaps[row].argmax()
-        if overlaps[row, column] >= iou:
-            right[row] = True
-            overlaps[:, column] = 0.0  # taken
-    return right

@@ -190,6 +190,9 @@ class Plan:
         seed: Of the shuffling; None keeps the order.
         drop_last: Leave out a last batch that is not full.
         epoch: Settable; the order depends on (seed, epoch) alone.
+        chances: Settable; with which an image is drawn each time, (N,) summing to 1; None shows each image once.
+        rank: Settable; which share of each batch is given, from 0.
+        world: Settable; how many shares there are.
     """
 
     order: NDArray[np.int64]
@@ -198,6 +201,9 @@ class Plan:
     seed: int | None
     drop_last: bool
     epoch: int = 0
+    chances: NDArray[np.float64] | None = None
+    rank: int = 0
+    world: int = 1
 
     def __len__(self) -> int:
         """Batches of one pass."""
@@ -207,12 +213,19 @@ class Plan:
     def __iter__(self) -> Iterator[list[Draw]]:
         """The draws of each batch."""
         epoch, order = self.epoch, self.order
-        if self.seed is not None:  # the third number keeps this stream apart from those of the samples
+        if self.chances is not None:
+            rng = np.random.default_rng([self.seed or 0, epoch, len(order), 1])
+            order = rng.choice(order, size=len(order), p=self.chances)
+        elif self.seed is not None:  # the third number keeps this stream apart from those of the samples
             order = np.random.default_rng([self.seed, epoch, len(order)]).permutation(order)
         for number in range(len(self)):
             size = self.sizes[number % len(self.sizes)]
             indices = order[number * self.batch_size : (number + 1) * self.batch_size].tolist()
-            yield [Draw(index, epoch, size) for index in indices]
+            yield [Draw(index, epoch, size) for index in self._share(indices)]
+
+    def _share(self, indices: list[int]) -> list[int]:
+        """Every `world`th image; where a last batch has fewer images than shares, those left over take its first."""
+        return indices[self.rank :: self.world] or indices[:1]
 
 
 class Loader:
@@ -247,6 +260,14 @@ class Loader:
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the augmentation of the passes that begin from now on."""
         self._plan.epoch = self.samples.epoch = epoch
+
+    def set_share(self, rank: int, world: int) -> None:
+        """Give share `rank` of `world` of each batch from now on; all shares together are the batch."""
+        self._plan.rank, self._plan.world = rank, world
+
+    def set_chances(self, chances: NDArray[np.float64] | None) -> None:
+        """Draw each image with a chance of its own from now on, (N,) summing to 1; None shows each image once."""
+        self._plan.chances = chances
 
     def _ahead(self) -> Iterator[Batch | TrainError]:
         """One batch ahead in a thread: OpenCV works while the caller's Python, or its GPU, does."""

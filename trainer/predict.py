@@ -18,7 +18,7 @@ from model.transfer import build_from
 from model.weights import read_checkpoint
 from trainer import augment
 from trainer.config import TrainError
-from trainer.evaluate import Found, detect, evaluate
+from trainer.evaluate import Found, GroundTruth, detect, evaluate
 from trainer.images import read_image
 from trainer.prepare import Progress, build_val_loader, choose_device, place
 
@@ -67,6 +67,7 @@ def predict(
     iou: float = 0.45,
     image_size: int | None = None,
     device: str = "auto",
+    tta: bool = False,
 ) -> Iterator[Found]:
     """Detect objects on images, one after another.
 
@@ -77,6 +78,7 @@ def predict(
         iou: Detections that overlap a better one of their class by more are dropped, in [0, 1].
         image_size: Longer side in px that images are scaled to; None is that of the training.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        tta: Look at each image several times, see `trainer.tta`.
 
     Yields:
         Per image (n, 6): xyxy px of the image as given, confidence, class; most confident first.
@@ -90,7 +92,7 @@ def predict(
     for image in images:
         pixels = read_image(Path(image)) if isinstance(image, str | Path) else _check_image(image)
         batch = _as_batch(pixels, image_size or loaded[2], detector.spec.grid)
-        yield detect(detector, batch, where, confidence=confidence, iou=iou, multi_label=False)[0]
+        yield detect(detector, batch, where, confidence=confidence, iou=iou, multi_label=False, tta=tta)[0]
 
 
 def draw(image: Image, detections: Found, names: Sequence[str]) -> Image:
@@ -133,6 +135,7 @@ def validate(
     *,
     batch_size: int = 16,
     device: str = "auto",
+    tta: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure a checkpoint on a split of a data set.
@@ -143,6 +146,7 @@ def validate(
         split: "train", "val" or "test".
         batch_size: Images per forward pass.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        tta: Look at each image several times, see `trainer.tta`.
         progress: Called with ("evaluate", images done, images).
 
     Returns:
@@ -163,7 +167,7 @@ def validate(
         raise TrainError(f"split must be one of {', '.join(dataset.splits)}, but got {split!r}")
     part = dataset.splits[split]
     loader = build_val_loader(part, image_size, detector.spec.grid, batch_size=batch_size)
-    measured = evaluate(detector, loader, part, names, where, progress=progress)
+    measured = evaluate(detector, loader, GroundTruth(part, names), where, tta=tta, progress=progress)
     return measured | {"split": split, "images": len(part.images), "image_size": image_size}
 
 

@@ -1,7 +1,9 @@
 """What is settled before the first step: image size, anchors, initial weights, the device."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -151,7 +153,92 @@ def cpu_threads(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def build_loss(detector: Detector, hyp: Hyperparameters, image_size: int) -> DetectionLoss:
+def choose_precision(amp: str, device: torch.device) -> torch.dtype | None:
+    """The type that the forward pass computes in where that is safe; None for float32 throughout.
+
+    Args:
+        amp: "auto", "off", "bf16" or "fp16", see `TrainConfig`.
+        device: Of the detector.
+
+    Raises:
+        TrainError: fp16 on a CPU, whose gradients nobody scales.
+    """
+    cuda = device.type == "cuda"
+    if amp == "off" or (amp == "auto" and not cuda):
+        return None
+    if amp == "fp16" and not cuda:
+        raise TrainError("amp fp16 needs a CUDA device: choose bf16, off or auto on a CPU")
+    if amp == "bf16" or (amp == "auto" and torch.cuda.is_bf16_supported(including_emulation=False)):
+        return torch.bfloat16
+    return torch.float16
+
+
+def freeze(detector: Detector, layers: Sequence[int]) -> str | None:
+    """Take the weights of layers out of the training; `train_mode` keeps their statistics too.
+
+    Returns:
+        A note, where there is something to freeze.
+
+    Raises:
+        TrainError: A layer that the detector has not, or the last, which predicts.
+    """
+    last = len(detector.model) - 1
+    for layer in layers:
+        if layer >= last:
+            raise TrainError(
+                f"freeze must name layers 0 to {last - 1} of {detector.spec.name}, but got {layer}"
+            )
+        detector.model[layer].requires_grad_(False)
+    return f"{len(layers)} of {last + 1} layers are frozen" if layers else None
+
+
+def train_mode(detector: Detector, frozen: Sequence[int]) -> None:
+    """Put a detector into train mode, all but its frozen layers."""
+    detector.train()
+    for layer in frozen:
+        detector.model[layer].eval()
+
+
+def take_fraction(split: Split, fraction: float) -> Split:
+    """Evenly spaced images of a split with all that belongs to them; the same ones each time."""
+    count = len(split.images)
+    if fraction == 1 or not count:
+        return split
+    places = np.unique(np.linspace(0, count - 1, max(round(count * fraction), 1)).round().astype(np.int64))
+    parts: dict[str, Any] = {}
+    for each in fields(split):
+        value = getattr(split, each.name)
+        if isinstance(value, np.ndarray) and len(value) == count:
+            parts[each.name] = value[places]
+        elif isinstance(value, tuple) and len(value) == count:
+            parts[each.name] = tuple(value[place] for place in places)
+    return replace(split, **parts)
+
+
+def image_chances(split: Split, class_map: Sequence[float]) -> NDArray[np.float64] | None:
+    """With which chance each image is drawn, so that classes that are found badly are seen more often.
+
+    A box weighs `(1 - mAP)²` of its class over the number of that class's boxes; an image weighs what its boxes do.
+
+    Args:
+        split: N training images.
+        class_map: mAP@0.5:0.95 of each class, in [0, 1].
+
+    Returns:
+        (N,) summing to 1; None where no box weighs anything.
+    """
+    counts = np.zeros(len(class_map))
+    for labels in split.labels:
+        np.add.at(counts, labels[:, 0].astype(np.int64), 1)
+    worth = (1 - np.asarray(class_map)) ** 2 / np.maximum(counts, 1)
+    weights = np.array([worth[labels[:, 0].astype(np.int64)].sum() for labels in split.labels])
+    total = float(weights.sum())
+    return weights / total if total > 0 else None
+
+
+def build_loss(
+    detector: Detector, hyp: Hyperparameters, image_size: int, *, autobalance: bool = False
+) -> DetectionLoss:
     """The loss of a detector, its gains scaled to classes, image size (px) and levels."""
     gains = LossGains(
         box=hyp.box,
@@ -162,6 +249,7 @@ def build_loss(detector: Detector, hyp: Hyperparameters, image_size: int) -> Det
         fl_gamma=hyp.fl_gamma,
         label_smoothing=hyp.label_smoothing,
         anchor_t=hyp.anchor_t,
+        autobalance=autobalance,
     )
     return DetectionLoss(detector, gains.scaled(detector.classes, image_size, len(detector.strides)))
 
@@ -169,7 +257,7 @@ def build_loss(detector: Detector, hyp: Hyperparameters, image_size: int) -> Det
 def build_train_loader(config: TrainConfig, split: Split, image_size: int) -> Loader:
     """Shuffled, augmented, square batches; order and augmentation follow from (seed, epoch)."""
     samples = DetectionSet(split, image_size, config.hyp, config.augment, config.seed)
-    return build_loader(samples, config.batch_size, shuffle=True, workers=config.workers, seed=config.seed)
+    return build_loader(samples, config.batch, shuffle=True, workers=config.workers, seed=config.seed)
 
 
 def build_val_loader(

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import yaml
 from dataset import Dataset
 from model.spec import ModelSpec
 from trainer import checkpoint
-from trainer.config import TrainConfig, TrainError
+from trainer.config import Hyperparameters, TrainConfig, TrainError
 
-ELSEWHERE = ("out", "resume", "device", "workers", "threads", "amp", "data", "model", "weights")
+ELSEWHERE = (
+    *("out", "resume", "device", "devices", "workers", "threads", "amp", "data", "model", "weights"),
+    *("compile", "pictures", "patience"),
+)
 """Settings that may differ on a resume: where and how it runs. Data and model are compared by content instead."""
 
 
@@ -82,7 +86,7 @@ class RunFolder:
         if not self.last.exists():
             return None
         state = checkpoint.load(self.last)
-        found = state["identity"]
+        found = _with_defaults(state["identity"])
         differing = [key for key in {**found, **expected} if found.get(key) != expected.get(key)]
         if differing:
             raise TrainError(
@@ -102,6 +106,16 @@ def identity(config: TrainConfig, spec: ModelSpec, dataset: Dataset) -> dict[str
     """
     settings = {key: value for key, value in config.to_dict().items() if key not in ELSEWHERE}
     return {**settings, "model": spec.to_dict(), "data": dataset.fingerprint}
+
+
+def _with_defaults(found: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity whose settings that are newer than its checkpoint have the value that they had in effect."""
+    settings = {
+        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
+        for field in fields(TrainConfig)
+        if field.default is not MISSING and field.name not in ELSEWHERE
+    }
+    return {**settings, **found, "hyp": {**Hyperparameters().to_dict(), **found.get("hyp", {})}}
 
 
 def _difference(key: str, found: Any, expected: Any) -> str:

@@ -96,14 +96,14 @@ def test_a_configuration_survives_a_round_trip_through_json():
         ({"batch_size": 2.0}, "batch_size must be a whole number"),
         ({"seed": -1}, "seed must be a whole number of at least 0"),
         ({"threads": 0}, "threads must be"),
-        ({"optimizer": "lion"}, "optimizer must be one of auto, sgd, adamw, adam, but got 'lion'"),
+        ({"optimizer": "lion"}, "optimizer must be one of auto, sgd, adamw, adam, rmsprop, but got 'lion'"),
         ({"schedule": "step"}, "schedule must be one of linear, cosine"),
         ({"device": "tpu"}, 'device must be "auto"'),
         ({"anchors": "fit"}, "anchors must be one of auto, keep"),
         ({"anchors": [[1, 2]]}, "anchors must be \\(levels, per level, 2\\)"),
         ({"anchors": [[[1, 2]], [[1, 2], [3, 4]]]}, "same number of anchors, but got \\[1, 2\\]"),
         ({"anchors": [[[1, -2]]]}, "positive px"),
-        ({"amp": "yes"}, "amp must be true or false"),
+        ({"amp": "yes"}, "amp must be one of auto, off, bf16, fp16, but got 'yes'"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(changes, message):

@@ -10,7 +10,8 @@ from hypothesis.extra.numpy import arrays
 from dataset import Split, load
 from model import build
 from trainer import Hyperparameters
-from trainer.evaluate import GroundTruth, detect, evaluate, fitness, measure, to_original, true_positives
+from trainer.average_precision import build_truth, match
+from trainer.evaluate import GroundTruth, detect, evaluate, fitness, measure, to_original
 from trainer.loader import DetectionSet, build_loader
 
 NAMES = ("cat", "dog")
@@ -92,21 +93,27 @@ def test_precision_and_recall_are_those_of_the_best_f1():
     assert (result["precision"], result["recall"], result["confidence"]) == (1, 1, pytest.approx(0.9))
 
 
+def hits(found: np.ndarray, truth: np.ndarray) -> list[bool]:
+    """Which detections of one image are right at IoU 0.5, in the order given."""
+    matches = match(build_truth([truth], classes=2), [found])
+    return matches.hit[0, np.argsort(matches.source)].tolist()
+
+
 def test_a_true_box_is_found_once_and_by_the_most_confident():
     truth = np.array([[0, 0, 10, 10, 0]], np.float64)
     found = np.array([[0, 0, 10, 10, 0.5, 0], [0, 0, 10, 9, 0.6, 0]], np.float32)
-    assert true_positives(found, truth).tolist() == [False, True]
+    assert hits(found, truth) == [False, True]
 
 
 def test_a_detection_takes_its_best_free_box():
     truth = np.array([[0, 0, 10, 10, 0], [0, 0, 10, 12, 0]], np.float64)
     found = np.array([[0, 0, 10, 12, 0.9, 0], [0, 0, 10, 12, 0.8, 0]], np.float32)
-    assert true_positives(found, truth).tolist() == [True, True]
+    assert hits(found, truth) == [True, True]
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 2), (2, 0)])
 def test_nothing_to_match_gives_no_hits(n, m):
-    assert true_positives(np.ones((n, 6), np.float32), np.ones((m, 5))).tolist() == [False] * n
+    assert hits(np.ones((n, 6), np.float32), np.ones((m, 5))) == [False] * n
 
 
 def test_fitness_is_the_published_mix():
@@ -138,7 +145,9 @@ def test_an_evaluated_detector_stays_in_its_mode_and_its_boxes_lie_in_their_imag
     samples = DetectionSet(data.val, 96, Hyperparameters(), augment=False)
     loader = build_loader(samples, 3, shuffle=False, workers=0, seed=0, rect=True)
     seen = []
-    result = evaluate(detector, loader, data.val, data.names, progress=lambda *step: seen.append(step))
+    result = evaluate(
+        detector, loader, GroundTruth(data.val, data.names), progress=lambda *step: seen.append(step)
+    )
     assert detector.training
     assert 0 <= result["fitness"] <= 1
     assert seen == [("evaluate", 3, 8), ("evaluate", 6, 8), ("evaluate", 8, 8)]
@@ -159,4 +168,4 @@ def test_predictions_that_are_no_numbers_are_left_out(tiny_dataset):
             parameter.fill_(torch.inf)
     samples = DetectionSet(data.val, 96, Hyperparameters(), augment=False)
     loader = build_loader(samples, 8, shuffle=False, workers=0, seed=0)
-    assert evaluate(detector, loader, data.val, data.names)["fitness"] == 0
+    assert evaluate(detector, loader, GroundTruth(data.val, data.names))["fitness"] == 0

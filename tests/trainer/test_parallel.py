@@ -1,0 +1,50 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer import Hyperparameters, TrainConfig
+
+SCRIPT = Path(__file__).with_name("two_ranks.py")
+
+
+@pytest.fixture
+def config(tiny_dataset, tmp_path):
+    """A training of seconds on two devices."""
+    settings = {"data": str(tiny_dataset), "model": "yolov5n", "out": tmp_path / "pair", "epochs": 2}
+    settings |= {"batch_size": 8, "image_size": 64, "anchors": "keep", "optimizer": "sgd", "sync_bn": True}
+    return TrainConfig(**settings, hyp=Hyperparameters(lr0=0.001), threads=1, device="cpu", devices=2)
+
+
+def largest_difference(first, second):
+    assert first.keys() == second.keys()
+    return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
+
+
+def test_two_devices_with_half_a_batch_each_take_the_steps_of_one_with_the_whole(tiny_dataset, tmp_path):
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
+    places = [(0, 1), (0, 2), (1, 2)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, tiny_dataset, tmp_path, str(rank), str(world), tmp_path / "meeting"],
+            env=environment,
+        )
+        for rank, world in places
+    ]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    alone, *pair = (
+        torch.load(tmp_path / f"{rank}-of-{world}.pt", weights_only=True) for rank, world in places
+    )
+    for half in pair:
+        assert largest_difference(alone["weights"], half["weights"]) < 1e-5
+        assert largest_difference(alone["ema"]["weights"], half["ema"]["weights"]) < 1e-5
+        assert largest_difference(alone["loss"], half["loss"]) < 1e-5
+        assert [list(row.values()) for row in half["losses"]] == [
+            pytest.approx(list(row.values()), rel=1e-5) for row in alone["losses"]
+        ]
+    assert largest_difference(pair[0]["weights"], pair[1]["weights"]) == 0
+    start = [row["box_loss"] for row in alone["losses"]]
+    assert len(set(start)) == 5
