@@ -11,6 +11,7 @@ which waits for a generation's last trial, is played beside it.
 
 import argparse
 import heapq
+import os
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -160,7 +161,10 @@ def sleeper(assignment: Assignment, report: Report) -> Outcome:
     time.sleep(seconds_of(assignment.trial, float(assignment.settings["shortest_s"])))
     fitness = -sum((float(value) - 0.3) ** 2 for value in assignment.config.values())
     return Outcome(
-        fitness, {"fitness": fitness}, [{"fitness": fitness}], result={"span": [begun, time.time()]}
+        fitness,
+        {"fitness": fitness},
+        [{"fitness": fitness}],
+        result={"span": [begun, time.time()], "pid": os.getpid()},
     )
 
 
@@ -180,7 +184,11 @@ def real(workers: int, shortest_s: float, rounds: int) -> float:
     finally:
         ray.shutdown()
     spans = np.array([trial.result["span"] for trial in state.finished])
-    first = np.sort(spans[:, 0])[workers - 1]  # all have begun
+    begins: dict[int, float] = {}
+    for trial in state.finished:
+        pid, begun = trial.result["pid"], trial.result["span"][0]
+        begins[pid] = min(begun, begins.get(pid, begun))
+    first = sorted(begins.values())[workers - 1]  # all workers are up
     last = max(asked)
     inside = np.clip(spans[:, 1], first, last) - np.clip(spans[:, 0], first, last)
     return float(inside.sum() / ((last - first) * workers))

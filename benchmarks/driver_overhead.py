@@ -65,12 +65,14 @@ def ours(trials: int, mirrored: bool) -> list[str]:
             mirror = LiveMirror(folder, default_store(Path(place), {}))
             mirror.start()
         moments: list[float] = []
+        spent: list[float] = []
         memory: list[int] = []
         driver = psutil.Process()
 
         def listen(event: Event, state: RunState) -> None:
             if event["event"] == "tell":
                 moments.append(time.monotonic())
+                spent.append(sum(driver.cpu_times()[:2]))
                 memory.append(driver.memory_info().rss)
 
         cpu = sum(driver.cpu_times()[:2])
@@ -86,9 +88,9 @@ def ours(trials: int, mirrored: bool) -> list[str]:
             "ours, mirrored" if mirrored else "ours",
             str(trials),
             f"{(moments[-1] - moments[0]) / (trials - 1):.4f}",
-            f"{(moments[tenth] - moments[0]) / tenth:.4f}",
-            f"{(moments[-1] - moments[-tenth]) / (tenth - 1):.4f}",
             f"{cpu / trials:.4f}",
+            f"{(spent[tenth] - spent[0]) / tenth:.4f}",
+            f"{(spent[-1] - spent[-tenth]) / (tenth - 1):.4f}",
             f"{memory[tenth] >> 20} -> {memory[-1] >> 20}",
             f"{worker[min(10, len(worker) - 1)]} -> {worker[-1]}",
             str(len({row["pid"] for row in held})),
@@ -116,9 +118,9 @@ def plain(trials: int) -> list[str]:
             "Tune, its defaults",
             str(trials),
             f"{seconds / trials:.4f}",
-            "",
-            "",
             f"{cpu / trials:.4f}",
+            "",
+            "",
             memory,
             "",
             "",
@@ -133,7 +135,16 @@ def main() -> None:
     )
     parser.add_argument("--plain", action="store_true", help="run Tune alone too")
     options = parser.parse_args()
-    columns = ["", "trials", "s a trial", "first tenth", "last tenth", "CPU s", "driver MiB", "worker MiB"]
+    columns = [
+        "",
+        "trials",
+        "s a trial",
+        "driver's CPU s",
+        "first tenth",
+        "last tenth",
+        "driver MiB",
+        "worker MiB",
+    ]
     print(" | ".join([*columns, "workers"]), flush=True)
     with connected():
         for trials in options.trials:

@@ -45,6 +45,7 @@ TUNE_ENVIRONMENT = {
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "86400",
 }
 LOOK_S = 1.0  # between two looks at requests to stop and at silent trials
+CLEAN_S = 120.0  # that a worker may take to tidy up after a trial
 SPARED = 8  # trials that ended last and are kept whole
 COUNT_S = 5.0  # between two looks at what the cluster holds
 
@@ -164,6 +165,7 @@ class Floor:
         self._placed: dict[str, int] = {}
         self._running: dict[int, Any] = {}
         self._silent: dict[int, str] = {}
+        self._cleaning: dict[str, tuple[Any, float]] = {}
         self._ended: deque[Any] = deque()
         epochs = (t.seconds / t.epochs for t in ledger.state.finished if t.seconds and t.epochs)
         self._watchdog = Watchdog(resources.silence_s, max(epochs, default=0.0))
@@ -204,8 +206,13 @@ class Floor:
             self._watchdog.ended(number)
         return number
 
+    def cleans_up(self, trial: Any) -> None:
+        """An attempt has told its outcome; its worker tidies up, and must not be at it for ever."""
+        self._cleaning[trial.trial_id] = trial, time.monotonic()
+
     def done_with(self, trial: Any) -> None:
         """Tune keeps all its trials to the end; this leaves of one that ended what is small: half of 30 kB each."""
+        self._cleaning.pop(trial.trial_id, None)
         self._ended.append(trial)
         while len(self._ended) > SPARED:  # Tune still looks at those that ended just now
             old = self._ended.popleft()
@@ -229,10 +236,11 @@ class Floor:
             self.now = self.now or request == "now"
         for number in self._watchdog.hung():
             trial = self._running.get(number)
-            actor = trial.temporary_state.ray_actor if trial else None
-            if actor is not None and number not in self._silent:
+            if trial is not None and number not in self._silent and _kill(trial):
                 self._silent[number] = f"it was silent for {self._watchdog.patience_s:.0f} s, so it was ended"
-                ray.kill(actor, no_restart=True)
+        for trial_id, (trial, since) in list(self._cleaning.items()):
+            if now - since > CLEAN_S and _kill(trial):
+                del self._cleaning[trial_id]
 
 
 class LedgerSearcher(Searcher):
@@ -294,6 +302,7 @@ class LedgerCallback(Callback):
             return
         if "outcome" in result:
             self._floor.leave(trial.trial_id)
+            self._floor.cleans_up(trial)
             self._floor.ledger.ended(number, Outcome(**json.loads(result["outcome"])))
         elif "epoch_metrics" in result and "epoch" in result:
             self._floor.ledger.reported(number, int(result["epoch"]), dict(result["epoch_metrics"]))
@@ -331,6 +340,14 @@ class LedgerStopper(Stopper):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _kill(trial: Any) -> bool:
+    """End the worker of a trial of Tune's; whether there was one."""
+    actor = trial.temporary_state.ray_actor
+    if actor is not None:
+        ray.kill(actor, no_restart=True)
+    return actor is not None
 
 
 def _number(trial: Any) -> int:
