@@ -8,6 +8,7 @@ baseline.
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ from evolve.trainable import Assignment, Outcome, Report
 
 GENES = 20
 CONCURRENT = 2
+EVERY = 250  # trials between two words on how it goes
 
 
 def no_op(assignment: Assignment, report: Report) -> Outcome:
@@ -74,6 +76,10 @@ def ours(trials: int, mirrored: bool) -> list[str]:
                 moments.append(time.monotonic())
                 spent.append(sum(driver.cpu_times()[:2]))
                 memory.append(driver.memory_info().rss)
+                if len(spent) % EVERY == 0:
+                    each = (spent[-1] - spent[-EVERY]) / (EVERY - 1)
+                    said = f"{len(spent)} trials: {each:.4f} CPU s each of late, {memory[-1] >> 20} MiB"
+                    print(said, file=sys.stderr, flush=True)
 
         cpu = sum(driver.cpu_times()[:2])
         state = run_evolution(folder, no_op, listen)
