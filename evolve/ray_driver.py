@@ -8,8 +8,8 @@ by the ledger, as a new trial of Tune's with the same folder, where the worker f
 import json
 import logging
 import os
-import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections import deque
@@ -79,10 +79,12 @@ def run_evolution(
     with Journal(folder / "journal.jsonl") as journal:
         forget_stop(folder)  # one for a driver of before
         ledger = Ledger(folder, journal, on_event)
-        if not ledger.complete:
-            _drive(ledger, _trainable(objective, between_trials, ledger), Resources.of(ledger.state))
-        if ledger.fault:
-            raise ledger.fault
+        try:
+            if not ledger.complete:
+                _drive(ledger, _trainable(objective, between_trials, ledger), Resources.of(ledger.state))
+        finally:
+            if ledger.fault:
+                raise ledger.fault  # whatever Tune made of it
         if not ledger.complete:
             ledger.stop("asked to stop" if ledger.stopping else "interrupted")
             if not ledger.stopping:
@@ -106,9 +108,14 @@ def session_with_room(resources: Resources) -> Iterator[None]:
 def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
     os.environ.update(TUNE_ENVIRONMENT)
     # Signals last, since Ray sets handlers of its own when it starts.
-    with connected(resources.address, resources.cpus), quiet_tune(), terminated_as_interrupted():
+    # Tune's own files are of no use to anyone, and would stumble over a run folder without room.
+    with (
+        connected(resources.address, resources.cpus),
+        tempfile.TemporaryDirectory(prefix="beagle-tune-", ignore_cleanup_errors=True) as storage,
+        quiet_tune(),
+        terminated_as_interrupted(),
+    ):
         floor = Floor(ledger, resources)
-        storage = ledger.folder / "ray"
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
             tune_config=tune.TuneConfig(
@@ -119,7 +126,7 @@ def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
             ),
             run_config=tune.RunConfig(
                 name=f"session-{ledger.state.resumes}",
-                storage_path=str(storage.resolve()),
+                storage_path=storage,
                 failure_config=tune.FailureConfig(max_failures=0),
                 callbacks=[LedgerCallback(floor)],
                 stop=LedgerStopper(floor),
@@ -127,7 +134,6 @@ def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
             ),
         )
         tuner.fit()
-        shutil.rmtree(storage, ignore_errors=True)  # the journal holds all of it
 
 
 def _trainable(objective: Objective, between_trials: BetweenTrials | None, ledger: Ledger) -> Any:
@@ -178,7 +184,9 @@ class Floor:
         if now - self._counted_at > COUNT_S:
             self._counted_at = now
             self._slots = self._resources.room(nodes())
-        return self.ledger.active < self._slots
+        # A worker that still tidies up is not free: its next trial would ask for a new worker, and Tune would give up
+        # one that is just starting for it.
+        return self.ledger.active + len(self._cleaning) < self._slots
 
     def place(self, trial_id: str, assignment: Assignment) -> None:
         """Tune's `trial_id` is this attempt from now on."""
