@@ -106,7 +106,8 @@ def start_run(
         **options.training,
         "hyp": options.hyp.to_dict(),
     }
-    config = TrainConfig.from_dict({**training, "out": str(folder)})  # refused now rather than in every trial
+    # Refused now rather than in every trial.
+    config = TrainConfig.from_dict({**training, "out": str(folder), "devices": devices_of(resources.gpus)})
     if config.weights and not Path(config.weights).is_file():
         raise CommandError(f"{config.weights}: there are no such weights to start from")
     fitted = fit_anchors(inputs, mode=options.anchors, hyp=options.hyp, seed=options.seed)
@@ -195,6 +196,11 @@ def drive(folder: Path, on_event: OnEvent | None = None) -> RunState:
     return run_evolution(folder, objective, on_event, between_trainings)
 
 
+def devices_of(gpus: float) -> int:
+    """How many processes train one trial together: one for each of its GPUs, else one."""
+    return max(int(gpus), 1)
+
+
 def between_trainings() -> str | None:
     """Called in a worker after each trial: what torch keeps for good would fall to the next one."""
     if "torch" not in sys.modules:
@@ -224,8 +230,8 @@ def train_detector(assignment: Assignment, report: Report) -> Outcome:
     settings |= {"hyp": {**settings["hyp"], **assignment.config}, "out": str(out), "resume": resume}
     if "anchors" in assignment.config:
         settings["anchors"] = "auto"  # the gene asks for a number per level, so each trial fits its own
-    config = TrainConfig.from_dict(settings | {"threads": max(int(assignment.cpus), 1)})
-    result = train(config, report=report)
+    settings |= {"threads": max(int(assignment.cpus), 1), "devices": devices_of(assignment.gpus)}
+    result = train(TrainConfig.from_dict(settings), report=report, pieces=2**assignment.micro_batch_halvings)
     run_folder = Path(assignment.folder).parents[1]
     diverged = result.status == "diverged"
     return Outcome(
