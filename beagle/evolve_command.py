@@ -60,6 +60,17 @@ def evolve(
     space: Annotated[
         Path | None, typer.Option("--space", help="YAML file of genes and their bounds.")
     ] = None,
+    search: Annotated[
+        str,
+        typer.Option("--search", help="genetic, or a sampler of Optuna: tpe, cmaes, gp, nsga2, qmc, random."),
+    ] = "genetic",
+    warm_start: Annotated[
+        str | None,
+        typer.Option(
+            "--warm-start",
+            help="Earlier results: a run, evolve.csv, tune_results.ndjson, an MLflow experiment.",
+        ),
+    ] = None,
     anchors: Annotated[
         str, typer.Option("--anchors", help="auto fits poor anchors, fit always, keep never.")
     ] = "auto",
@@ -149,6 +160,8 @@ def evolve(
             "weights": str(Path(weights).resolve()) if weights else None,
         },
         seed=seed,
+        search=search,
+        warm_start=warm_start,
     )
     with ExitStack() as stack:
         found = start_run(
@@ -206,6 +219,8 @@ def _evolve_command(context: typer.Context, folder: Path, resources: "Resources"
         "space",
         "device",
         "seed",
+        "search",
+        "warm_start",
     )
     words = {name: given[name] for name in same if name in given}
     options = CommandOptions(**words, genes=gene_names(given.get("genes", "")))

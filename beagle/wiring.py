@@ -17,11 +17,11 @@ from beagle.fitting import fit_anchors, load_inputs
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import build_space
 from beagle.production import provenance
+from beagle.searching import search_header
 from evolve.command_trainable import TRAINER, run_command
 from evolve.journal import Journal, RunState, fold, read_journal
 from evolve.ledger import OnEvent
 from evolve.resources import Resources
-from evolve.search import SearchSettings
 from evolve.space import EvolveError
 from evolve.trainable import Assignment, Outcome, Report
 from trainer.autoanchor import Choice
@@ -47,6 +47,8 @@ class EvolveOptions:
         anchors: "auto" fits when the model's reach too few boxes, "fit" always, "keep" never.
         training: Further fields of `TrainConfig` for every trial (optimizer, schedule, device, ...).
         seed: Of the search and of each training.
+        search: "genetic", or a sampler of Optuna.
+        warm_start: Earlier results to begin with; see `beagle.searching`.
     """
 
     data: str
@@ -61,6 +63,8 @@ class EvolveOptions:
     anchors: str = "auto"
     training: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    search: str = "genetic"
+    warm_start: str | None = None
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -122,7 +126,7 @@ def start_run(
         "trials": options.trials,
         "seed": options.seed,
         "space": space.to_dict(),
-        "search": SearchSettings().to_dict(),
+        "search": search_header(options.search, options.warm_start, space, shapes, note),
         "settings": {**training, "classes": len(data.names)},
         "resources": resources.to_dict(),
         "provenance": provenance(data),

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evolve.gene import Value
+
 Report = Callable[[int, dict[str, float]], None]
 
 FAILURE_NOTE = "failure.txt"
@@ -43,7 +45,7 @@ class Assignment:
     """
 
     trial: int
-    config: dict[str, float | int]
+    config: dict[str, Value]
     settings: dict[str, Any]
     folder: str
     cpus: float = 1.0

@@ -4,6 +4,7 @@ import math
 import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evolve import EvolveError, Gene, Journal, JournalError, Space, fold, read_journal
@@ -248,3 +249,29 @@ def test_a_run_that_is_to_stop_hands_out_nothing_and_keeps_what_is_open(tmp_path
         assert [trial.id for trial in ledger.state.running] == [0]
     with open_run(tmp_path) as journal:
         assert Ledger(tmp_path, journal).next_assignment() is not None
+
+
+def test_a_leader_is_tried_again_under_another_seed_and_its_mean_counts(tmp_path: Path) -> None:
+    """Fitnesses of pure noise: whoever leads was lucky, and racing must notice."""
+    noise = np.random.default_rng(0).normal(0.5, 0.1, 60)
+    with open_run(tmp_path, trials=60) as journal:
+        ledger = Ledger(tmp_path, journal)
+        seeds = {}
+        for number in range(60):
+            assignment = ledger.next_assignment()
+            assert assignment is not None
+            seeds[number] = assignment.settings.get("seed", 0)
+            ledger.ended(number, success(float(noise[number])))
+        state = ledger.state
+        again = [trial for trial in state.trials.values() if trial.replicates_of is not None]
+        assert again
+        for trial in again:
+            first = state.trials[trial.replicates_of or 0]
+            assert trial.config == first.config
+            assert seeds[trial.id] == trial.origin["run"] > seeds[first.id]
+        best, leader = state.best(), state.standings()[0]
+        assert best is not None
+        assert best.id == leader.trial
+        assert leader.margin is not None
+        assert fold(read_journal(journal.path)).best() == best
+        assert Ledger(tmp_path, journal).state.standings() == state.standings()
