@@ -16,7 +16,7 @@ _GROW, _SHRINK = 1.5, 0.88
 
 
 def climb(
-    anchors: Floats, bins: Bins, reach: float, goal: float, rng: np.random.Generator, rounds: int = 160
+    anchors: Floats, bins: Bins, reach: float, goal: float, rng: np.random.Generator, rounds: int = 100
 ) -> Floats:
     """Raise the recall to the goal, and then the fitness without losing it, by small random steps.
 

@@ -1,43 +1,27 @@
 """The one door: box shapes in, anchors for a detector out."""
 
-import logging
 import operator
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from anchors.bins import Bins, Floats, build_bins, compress
-from anchors.constrained import climb
-from anchors.genetic import GeneticSettings, refine
-from anchors.local import polish
+from anchors.bins import Bins, Floats, build_bins
 from anchors.metrics import (
     AnchorError,
     AnchorMetrics,
-    best_ratio,
     check_anchors,
     check_threshold,
+    check_weights,
     check_wh,
+    count_unreached,
     evaluate,
 )
-from anchors.objective import Objective
-
-logger = logging.getLogger(__name__)
-
-Progress = Callable[[float], None]
+from anchors.search import SLACK, Progress, Scored, Search
 
 _TINY = 2.0  # px: a box smaller than this on both sides teaches no anchor
-_FINE = 8000  # bins on which the finalists of a search are polished
-_CLIMB = 3000  # bins on which fitness is climbed at the edge of the recall target
-_MARGINS = (0.0, 3e-4, 2e-3)
-_FINALISTS = 3
-_BONUSES = (0.01, 100.0)  # from hardly anything to recall before all else
-_BISECTIONS = 5  # of the bonuses, on a log scale
-_LIGHT = GeneticSettings(
-    seedings=4, population=8, children=16, generations=8, patience=3, learners=6, coarse=250
-)
+_EXACT = 3  # sets that are judged on all boxes at the end
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +35,12 @@ class AnchorFit:
         after: Figures of the anchors found, on all boxes that were fitted.
         boxes: How many boxes were fitted.
         ignored: How many more were left out, being under 2 px on both sides.
-        unreachable: How many of the fitted boxes no anchor found comes near enough to: ``(1 - bpr) * boxes``.
+        unreachable: How many of the fitted boxes no anchor found comes near enough to.
         seconds: How long the fit took.
         target_bpr: The best possible recall that was asked for.
+        widest: (k, 2) px, where the target is not reached: the set of most recall that a search for recall alone
+            came upon. None where the target is reached.
+        beyond: How many of the fitted boxes `widest` leaves out; None where the target is reached.
     """
 
     anchors: Floats
@@ -64,6 +51,8 @@ class AnchorFit:
     unreachable: int
     seconds: float
     target_bpr: float
+    widest: Floats | None = None
+    beyond: int | None = None
 
     @property
     def reaches_target(self) -> bool:
@@ -80,12 +69,14 @@ def fit(  # noqa: PLR0913  the public face: one name for each thing a caller may
     seed: int = 0,
     start: ArrayLike | None = None,
     progress: Progress | None = None,
+    weights: ArrayLike | None = None,
 ) -> AnchorFit:
     """Find the anchors of highest fitness among those whose best possible recall reaches the target.
 
     Where no set that is found reaches the target, recall is asked to be at least that of the start (anything, without
     a start), and fitness decides. Either way the result is never worse than the start: recall up to the target first,
-    then fitness.
+    then fitness. The order of the boxes, and how often all of them are repeated, change nothing; shapes scaled by any
+    factor give anchors scaled by it.
 
     Args:
         wh: (N, 2) box widths and heights in px, at the image size of the training.
@@ -96,6 +87,7 @@ def fit(  # noqa: PLR0913  the public face: one name for each thing a caller may
         seed: Same seed and shapes, same anchors. At least 0.
         start: Anchors to better, (levels, per_level, 2) or (levels * per_level, 2) px in any order.
         progress: Told the share done, 0..1, never falling.
+        weights: (N,) how much each box counts, greater than 0, any scale; all the same when left out.
 
     Returns:
         The anchors and their figures.
@@ -115,127 +107,112 @@ def fit(  # noqa: PLR0913  the public face: one name for each thing a caller may
     rng = np.random.default_rng(_check_count(seed, "seed", least=0))
     first = None if start is None else _check_start(start, levels, per_level)
     shapes = check_wh(wh)
-    kept = shapes[~(shapes < _TINY).all(axis=1)]
-    bins = _check_enough(kept, len(shapes), levels, per_level)
+    boxes = _Boxes.of(shapes, check_weights(weights, len(shapes)), threshold)
+    unit = boxes.wh.min(axis=0) if len(boxes.wh) else np.ones(2)
+    bins = _check_enough(boxes, len(shapes), unit, levels, per_level)
     tell = progress or _silent
     tell(0.0)
-    search = _Search(kept, bins, compress(bins, _FINE), k, threshold, rng)
-    before = None if first is None else search.score(first)
-    best = _best_under_goal(search, before, target_bpr, tell)
-    order = np.lexsort((best.anchors[:, 0], best.anchors.prod(axis=1)))
+    before = None if first is None else boxes.judge(first)
+    search = Search.over(bins, k, threshold, rng)
+    if len(bins) == k and not bins.error:  # every shape its own anchor: nothing can be better
+        found, widest = [search.score(np.unique(np.log(boxes.wh / unit), axis=0))], None
+        sets = [np.unique(boxes.wh, axis=0)]
+    else:
+        found, widest = _search_all(
+            search, None if first is None else np.log(first / unit), before, target_bpr, tell
+        )
+        sets = [_from_logs(one.logs, unit) for one in found]
+    judged = [(anchors, boxes.judge(anchors)) for anchors in sets]
+    if first is not None and before is not None:
+        judged.append((first, before))
+    anchors, after = max(judged, key=lambda item: _rank(item[1], target_bpr, before))
+    missed = after.bpr < target_bpr and widest is not None
+    farthest = _from_logs(widest.logs, unit) if missed and widest is not None else None
+    order = np.lexsort((anchors[:, 0], anchors.prod(axis=1)))
     tell(1.0)
     return AnchorFit(
-        anchors=best.anchors[order].reshape(levels, per_level, 2),
-        before=None if before is None else before.metrics,
-        after=best.metrics,
-        boxes=len(kept),
-        ignored=len(shapes) - len(kept),
-        unreachable=int(np.count_nonzero(best_ratio(kept, best.anchors) <= 1 / threshold)),
+        anchors=anchors[order].reshape(levels, per_level, 2),
+        before=before,
+        after=after,
+        boxes=len(boxes.wh),
+        ignored=len(shapes) - len(boxes.wh),
+        unreachable=boxes.count_beyond(anchors),
         seconds=time.perf_counter() - began,
         target_bpr=float(target_bpr),
+        widest=farthest,
+        beyond=None if farthest is None else boxes.count_beyond(farthest),
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Scored:
-    anchors: Floats  # (k, 2) px
-    metrics: AnchorMetrics  # on all boxes
-
-
-@dataclass(frozen=True, eq=False)
-class _Search:
-    """The boxes of one fit, at three resolutions, and one run of the search on them."""
+class _Boxes:
+    """The boxes of a fit, without those too small to teach an anchor."""
 
     wh: Floats
-    bins: Bins
-    fine: Bins
-    k: int
+    weights: Floats | None
     threshold: float
-    rng: np.random.Generator
 
-    def score(self, anchors: Floats) -> _Scored:
-        return _Scored(anchors, evaluate(self.wh, anchors, self.threshold))
+    @classmethod
+    def of(cls, shapes: Floats, weights: Floats | None, threshold: float) -> "_Boxes":
+        if not len(shapes) or shapes.min() >= _TINY:
+            return cls(shapes, weights, threshold)
+        large = ~(shapes < _TINY).all(axis=1)
+        return cls(shapes[large], None if weights is None else weights[large], threshold)
 
-    def run(
-        self, bonus: float, seeds: Sequence[Floats], settings: GeneticSettings | None, progress: Progress
-    ) -> _Scored:
-        """Refine, polish the finalists on fine bins and the winner on all boxes, and score it exactly."""
-        if len(self.bins) == self.k:  # every shape its own anchor: nothing can be better
-            return self.score(np.unique(self.wh, axis=0))
-        objective = Objective(float(np.log(self.threshold)), bonus)
-        logs = [np.log(seed) for seed in seeds]
-        found = refine(
-            self.fine, self.k, objective, self.rng, seeds=logs, settings=settings, progress=progress
-        )
-        polished = [
-            polish(anchors, self.fine, objective, self.rng, radius=0.02, sweeps=60)
-            for anchors in found[:_FINALISTS]
-        ]
-        winner, _ = max(polished, key=lambda item: item[1])
-        if settings is None:
-            winner, _ = polish(winner, self.bins, objective, self.rng, radius=0.01, sweeps=4)
-        return self.score(np.exp(winner))
+    def judge(self, anchors: Floats) -> AnchorMetrics:
+        return evaluate(self.wh, anchors, self.threshold, self.weights)
 
-    def climb(self, from_: _Scored, goal: float) -> _Scored:
-        """A set near the one given that ranks higher: recall up to the goal first, then fitness."""
-        bins, reach = compress(self.fine, _CLIMB), float(np.log(self.threshold))
-        best = from_
-        for margin in _MARGINS:  # the recall of the bins is not quite that of the boxes
-            logs = climb(np.log(best.anchors), bins, reach, min(goal + margin, 1.0), self.rng)
-            best = max(best, self.score(np.exp(logs)), key=lambda one: _rank(one, goal))
-        return best
+    def count_beyond(self, anchors: Floats) -> int:
+        return count_unreached(self.wh, anchors, self.threshold)
 
 
-def _best_under_goal(search: _Search, before: _Scored | None, target: float, tell: Progress) -> _Scored:
-    """The highest fitness whose recall reaches the goal: the target, or the start's where that can't be had."""
-    seeds = [] if before is None else [before.anchors]
-    free = search.run(0.0, seeds, None, _part(tell, 0.0, 0.5))
-    found = [*([] if before is None else [before]), free]
-    if free.metrics.bpr < target:
-        goal = _goal(search, found, target, _part(tell, 0.5, 0.7))
-        if free.metrics.bpr < goal:
-            _trade(search, found, goal, _part(tell, 0.7, 1.0))
-        target = goal
-    return max(found, key=lambda one: _rank(one, target))
+def _search_all(
+    search: Search, start: Floats | None, before: AnchorMetrics | None, target: float, tell: Progress
+) -> tuple[list[Scored], Scored | None]:
+    """The best sets for the goal, and the one of highest recall where the target called for a search of it.
+
+    The goal is the target, or the recall of the start where the target can't be had.
+    """
+    seeds = [] if start is None else [start]
+    free = search.free(seeds, lambda share: tell(0.5 * share))
+    if free.recall >= target - SLACK + _bin_doubt(search.bins):
+        return [free], None
+    widest = search.widest()
+    tell(0.55)
+    known = [free, *map(search.score, seeds)]
+    highest = max([*widest, *known], key=lambda one: one.recall)
+    goal = target
+    if highest.recall < target - SLACK:
+        goal = min(before.bpr if before else 0.0, highest.recall)
+    found = [*known, *widest]
+    if free.recall < goal - SLACK:
+        found += search.bound(goal, [*known, *widest], lambda share: tell(0.55 + 0.45 * share))
+        highest = max(found, key=lambda one: one.recall)
+    best = sorted(found, key=lambda one: one.rank(goal), reverse=True)[:_EXACT]
+    # A set that reaches a little more than the goal stands by, should the bins have promised too much.
+    safe = [one for one in found if one.recall >= goal - SLACK + 2 * _bin_doubt(search.bins)]
+    return [*best, *sorted(safe, key=lambda one: -one.fitness)[:1]], highest
 
 
-def _goal(search: _Search, found: list[_Scored], target: float, tell: Progress) -> float:
-    """The recall to ask for, when the highest fitness alone falls short; sets of more recall are added to found."""
-    start = found[:-1]
-    for step, bonus in enumerate((_BONUSES[1], 3.0)):
-        seeds = [one.anchors for one in found]
-        found.append(search.run(bonus, seeds, None, _part(tell, step / 2, step / 2 + 0.5)))
-        found.append(search.climb(max(found, key=lambda one: one.metrics.bpr), target))
-        if any(one.metrics.bpr >= target for one in found):
-            return target
-    logger.info("no set of %d anchors was found that recalls %.4g of the boxes", search.k, target)
-    return start[0].metrics.bpr if start else 0.0
+def _bin_doubt(bins: Bins) -> float:
+    """How far the recall of bins may be from that of the boxes, by experience; 0 where each shape has its bin."""
+    return 1e-4 if bins.error else 0.0
 
 
-def _trade(search: _Search, found: list[_Scored], goal: float, tell: Progress) -> None:
-    """Add to found sets that reach the goal with more and more fitness: a bisection of the bonus, and a climb."""
-    low, high = np.log(_BONUSES)
-    free = max(found, key=_fitness)
-    for step in range(_BISECTIONS):
-        middle = (low + high) / 2
-        near = max(found, key=lambda one: _rank(one, goal))
-        part = _part(tell, step / _BISECTIONS, (step + 1) / _BISECTIONS)
-        found.append(search.run(float(np.exp(middle)), [near.anchors, free.anchors], _LIGHT, part))
-        low, high = (low, middle) if found[-1].metrics.bpr >= goal else (middle, high)
-    found.append(search.climb(max(found, key=lambda one: _rank(one, goal)), goal))
+def _from_logs(logs: Floats, unit: Floats) -> Floats:
+    """Anchors in px, to ten significant digits: what lies beyond differs between machines."""
+    sides = np.exp(logs) * unit
+    digits = 10.0 ** (9 - np.floor(np.log10(sides)))
+    anchors: Floats = np.round(sides * digits) / digits
+    return anchors
 
 
-def _rank(scored: _Scored, goal: float) -> tuple[bool, float, float]:
-    """What decides between two sets: the goal reached or not, then the fitness, then the recall."""
-    return scored.metrics.bpr >= goal, scored.metrics.fitness, scored.metrics.bpr
-
-
-def _fitness(scored: _Scored) -> float:
-    return scored.metrics.fitness
-
-
-def _part(tell: Progress, begin: float, end: float) -> Progress:
-    return lambda share: tell(begin + (end - begin) * share)
+def _rank(
+    figures: AnchorMetrics, target: float, before: AnchorMetrics | None
+) -> tuple[bool, bool, float, float]:
+    """What decides between sets in the end, on all boxes."""
+    no_worse = before is None or figures.bpr >= min(before.bpr, target)
+    return figures.bpr >= target, no_worse, figures.fitness, figures.bpr
 
 
 def _silent(_share: float) -> None:
@@ -262,14 +239,14 @@ def _check_start(start: ArrayLike, levels: int, per_level: int) -> Floats:
     return flat
 
 
-def _check_enough(kept: Floats, boxes: int, levels: int, per_level: int) -> Bins:
+def _check_enough(boxes: _Boxes, given: int, unit: Floats, levels: int, per_level: int) -> Bins:
     """Distinct shapes with their weights, as many as there are anchors or more."""
-    if not boxes:
+    if not given:
         raise AnchorError("there are no boxes to fit anchors to: check that the labels were found")
-    left_out = f"{boxes - len(kept)} of {boxes} boxes are under 2 px on both sides and were left out"
-    if not len(kept):
+    left_out = f"{given - len(boxes.wh)} of {given} boxes are under 2 px on both sides and were left out"
+    if not len(boxes.wh):
         raise AnchorError(f"there are no boxes to fit anchors to: {left_out}; train at a larger image size")
-    bins = build_bins(kept)
+    bins = build_bins(boxes.wh, boxes.weights, unit=unit)
     if len(bins) < levels * per_level:
         raise AnchorError(
             f"{levels} levels of {per_level} anchors need at least {levels * per_level} distinct box shapes, "

@@ -23,6 +23,7 @@ from anchors.metrics import AnchorError
 from anchors.objective import Objective, distances, evaluate_population
 
 _GAIN = 1e-7  # of worth: less doesn't count as progress
+_DIGITS = 12  # of worth: the rest is rounding, and differs between machines
 _NICHE = 0.04  # two sets of which no anchor is further from the other's than this are taken for one
 _SMALLEST, _LARGEST = 0.003, 0.2  # scale of a mutation, in log space
 _PAIRS = 200  # of shapes, at least, that suggest a place between them
@@ -117,11 +118,11 @@ def _first_population(
     coarse: Bins, k: int, objective: Objective, rng: np.random.Generator, sizes: GeneticSettings
 ) -> list[Floats]:
     wh, places = np.exp(coarse.logs), _places(coarse, objective, rng)
-    worth = objective.worth(distances(places, coarse.logs))
+    ratio = objective.ratio(distances(places, coarse.logs))
     members = [np.log(kmeans(wh, k, rng, weights=coarse.weights, restarts=2, rounds=30))]
     for _ in range(sizes.seedings):
         seeds = seed_indices(wh, k, rng, coarse.weights)
-        members.append(places[swap_search(seeds, worth, coarse.weights)])
+        members.append(places[swap_search(seeds, ratio, coarse.weights, objective)])
     return members
 
 
@@ -144,12 +145,17 @@ def _survivors(candidates: Floats, bins: Bins, objective: Objective, most: int) 
     """The best sets, best first, no two of them near each other: one a hill, so the population stays wide."""
     worth = evaluate_population(candidates, bins, objective)
     kept: list[int] = []
-    for index in np.argsort(-worth, kind="stable"):
+    for index in np.argsort(-np.round(worth, _DIGITS), kind="stable"):
         if not kept or _gaps(candidates[index], candidates[kept]).min() > _NICHE:
             kept.append(int(index))
         if len(kept) == most:
             break
     return candidates[kept], worth[kept]
+
+
+def niches(candidates: Floats, bins: Bins, objective: Objective, most: int) -> list[Floats]:
+    """The best sets of (C, k, 2) candidates, best first, no two of them near each other."""
+    return list(_survivors(candidates, bins, objective, most)[0])
 
 
 def _gaps(anchors: Floats, others: Floats) -> Floats:
@@ -165,7 +171,7 @@ def _breed(
     """Children of a population sorted best first; the most promising of them polished."""
     children = mutate(_cross(population, sizes.children, bins, objective, rng), bins, objective, rng)
     worth = evaluate_population(children, bins, objective)
-    for index in np.argsort(-worth, kind="stable")[: sizes.learners]:
+    for index in np.argsort(-np.round(worth, _DIGITS), kind="stable")[: sizes.learners]:
         children[index], _ = polish(children[index], bins, objective, rng, radius=0.05, sweeps=3)
     return children
 
@@ -197,8 +203,8 @@ def mutate(children: Floats, bins: Bins, objective: Objective, rng: np.random.Ge
     moved = rng.random((count, k, 1)) < rng.uniform(1 / k, 1, size=(count, 1, 1))
     mutants: Floats = children + moved * scale * rng.standard_normal(children.shape)
     for child in np.flatnonzero(rng.random(count) < _JUMPS):
-        short = 1 + objective.bonus - objective.worth(distances(mutants[child], bins.logs).min(axis=0))
-        odds = bins.weights * np.maximum(short, 0.0)
+        ratio = objective.ratio(distances(mutants[child], bins.logs).min(axis=0))
+        odds = bins.weights * (1 - ratio + min(objective.bonus, 1.0) * (ratio == 0))
         if odds.any():
             mutants[child, rng.integers(k)] = bins.logs[rng.choice(len(bins), p=odds / odds.sum())]
     return mutants

@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anchors.bins import Bins, Floats
-from anchors.objective import Objective, distances, two_nearest
+from anchors.objective import Objective, distances, first_best, two_nearest
 
 _RING = np.array([(x, y) for x in (-1.0, 0.0, 1.0) for y in (-1.0, 0.0, 1.0) if x or y])
 _DRAWN = 4  # random directions beside the ring's eight
 _GROW, _SHRINK = 1.5, 0.5  # of an anchor's step after a move that helped, and after none did
-_GAIN = 1e-12  # less is rounding
+_GAIN = 1e-11  # less is rounding
 
 
 def swap_search(
-    chosen: NDArray[np.intp], worth: Floats, weights: Floats, rounds: int = 100
+    chosen: NDArray[np.intp], ratio: Floats, weights: Floats, objective: Objective, rounds: int = 100
 ) -> NDArray[np.intp]:
     """Relocate one anchor at a time to the place where it gains most, until none gains.
 
@@ -25,8 +25,9 @@ def swap_search(
 
     Args:
         chosen: (k,) indices of the places that are the first anchors.
-        worth: (m, n), ``[i, j]`` is the worth of an anchor at place i for shape j, at least 0.
+        ratio: (m, n), ``[i, j]`` is the ratio of an anchor at place i with shape j, 0 out of reach.
         weights: (n,) positive.
+        objective: What to raise.
         rounds: Most relocations.
 
     Returns:
@@ -37,24 +38,41 @@ def swap_search(
         as FastPAM does (Schubert and Rousseeuw, 2019).
     """
     chosen = chosen.copy()
-    columns = np.arange(len(weights))
+    tables = [ratio, (ratio > 0).astype(np.float64)] if objective.bonus else [ratio]
     for _ in range(rounds):
-        nearest, second = two_nearest(-worth[chosen])
-        best = worth[chosen[nearest], columns]
-        next_best = worth[chosen[second], columns] if len(chosen) > 1 else np.zeros(len(weights))
-        with_new = np.maximum(worth, best)
-        # Removing an anchor costs only the shapes whose best it was: sums over runs of columns in order of anchors.
-        lost = (np.maximum(worth, next_best) - with_new) * weights
-        order = np.argsort(nearest, kind="stable")
-        present, starts = np.unique(nearest[order], return_index=True)
-        change = np.zeros((len(worth), len(chosen)))
-        change[:, present] = np.add.reduceat(lost[:, order], starts, axis=1)
-        change += np.einsum("ij,j->i", with_new - best, weights)[:, None]
-        place, old = np.unravel_index(int(change.argmax()), change.shape)
-        if change[place, old] <= _GAIN:
+        nearest, second = two_nearest(-ratio[chosen])
+        parts = [_after_swaps(table, chosen, nearest, second, weights) for table in tables]
+        fitness, recall = parts[0], parts[-1]
+        worth = objective.worth(fitness[0], recall[0]).ravel()
+        now = float(objective.worth(np.asarray(fitness[1]), np.asarray(recall[1])))
+        best = first_best(worth)
+        if worth[best] <= now + _GAIN:
             break
+        place, old = np.unravel_index(best, fitness[0].shape)
         chosen[old] = place
     return chosen
+
+
+def _after_swaps(
+    table: Floats,
+    chosen: NDArray[np.intp],
+    nearest: NDArray[np.intp],
+    second: NDArray[np.intp],
+    weights: Floats,
+) -> tuple[Floats, float]:
+    """Mean of a table's best value after each swap, (m, k) by place and anchor to move there, and the mean now."""
+    columns = np.arange(len(weights))
+    best = table[chosen[nearest], columns]
+    next_best = table[chosen[second], columns] if len(chosen) > 1 else np.zeros(len(weights))
+    with_new = np.maximum(table, best)
+    # Removing an anchor costs only the shapes whose best it was: sums over runs of columns in order of anchors.
+    lost = (np.maximum(table, next_best) - with_new) * weights
+    order = np.argsort(nearest, kind="stable")
+    present, starts = np.unique(nearest[order], return_index=True)
+    after = np.zeros((len(table), len(chosen)))
+    after[:, present] = np.add.reduceat(lost[:, order], starts, axis=1)
+    after += np.einsum("ij,j->i", with_new, weights)[:, None]
+    return after, float((best * weights).sum())
 
 
 def drop_to(anchors: Floats, k: int, bins: Bins, objective: Objective) -> Floats:
@@ -74,9 +92,16 @@ def drop_to(anchors: Floats, k: int, bins: Bins, objective: Objective) -> Floats
     columns = np.arange(len(bins))
     kept = np.ones(len(anchors), dtype=bool)
     while kept.sum() > k:
-        worth = objective.worth(table[nearest, columns]) - objective.worth(table[second, columns])
-        missed = np.bincount(nearest, bins.weights * worth, minlength=len(anchors))
-        least = int(np.where(kept, missed, np.inf).argmin())
+        near, far = table[nearest, columns], table[second, columns]
+        lost = bins.weights * (objective.ratio(near) - objective.ratio(far))
+        missed = np.bincount(nearest, lost, minlength=len(anchors)).astype(np.float64)
+        worth: Floats = -missed
+        if objective.bonus:
+            within = near < objective.reach
+            last = bins.weights * (within & ~(far < objective.reach))
+            needed = np.bincount(nearest, last, minlength=len(anchors)).astype(np.float64)
+            worth = objective.worth(-missed, (bins.weights * within).sum() - needed)
+        least = first_best(np.where(kept, worth, -np.inf))
         kept[least], table[least] = False, np.inf
         # Only the shapes that had it for one of their two need to look again.
         orphans = np.flatnonzero((nearest == least) | (second == least))
@@ -140,9 +165,14 @@ def _best_step(
     table[j] = np.inf  # for a moment: cheaper than a copy of the table without the row
     rest = table.min(axis=0)
     table[j] = own
-    touched = np.flatnonzero(rest > own - np.abs(steps).max())
-    rest, weights = rest[touched], bins.weights[touched]
+    reaches = np.flatnonzero(rest > own - np.abs(steps).max())
+    recall = 0.0
+    if objective.bonus:  # of the boxes that stay as they are: a recall that is enough is worth no more
+        now = np.minimum(rest, own) < objective.reach
+        recall = float((bins.weights * now).sum() - (bins.weights[reaches] * now[reaches]).sum())
+    rest, weights = rest[reaches], bins.weights[reaches]
     places = np.concatenate([anchor[None], anchor + steps])
-    worth = objective.mean(np.minimum(distances(places, bins.logs[touched]), rest), weights)
-    best = int(worth.argmax())
+    fitness, more = objective.sums(np.minimum(distances(places, bins.logs[reaches]), rest), weights)
+    worth = objective.worth(fitness, recall + more)
+    best = first_best(worth)
     return places[best] if worth[best] > worth[0] + _GAIN else None

@@ -8,6 +8,7 @@ Every function takes ``wh`` (N, 2) and ``anchors`` (k, 2) or (levels, per_level,
 of the training image, all greater than 0, and edits neither. With no boxes (N = 0) a share or a mean is 0.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-_ROWS = 65_536  # rows handled at once: a million boxes then cost a few MB of temporaries, and stay in cache
+_ROWS = 8192  # boxes handled at once: their temporaries then stay in cache
+_SIDES = (1e-12, 1e12)  # px: beyond them areas leave the range of floats, and no image has such a box
 
 
 class AnchorError(ValueError):
@@ -62,14 +64,31 @@ def check_wh(wh: ArrayLike, *, name: str = "wh") -> Floats:
         return shapes.reshape(0, 2)
     if shapes.ndim != 2 or shapes.shape[1] != 2:
         raise AnchorError(f"{name} must have shape (N, 2), but got {shapes.shape}")
-    bad = ~(np.isfinite(shapes) & (shapes > 0)).all(axis=1)
-    if bad.any():
-        row = int(bad.argmax())
-        raise AnchorError(
-            f"{name} must be finite and greater than 0, but got {int(bad.sum())} bad rows of {len(shapes)}, "
-            f"the first is row {row}: {shapes[row].tolist()}"
-        )
-    return shapes
+    low, high = _SIDES
+    if shapes.min() >= low and shapes.max() <= high:  # no temporary arrays: ten million boxes would tell
+        return shapes
+    bad = ~((shapes >= low) & (shapes <= high)).all(axis=1)
+    row = int(bad.argmax())
+    raise AnchorError(
+        f"{name} must be finite and greater than 0 (from {low:g} to {high:g} px), but got {int(bad.sum())} bad "
+        f"rows of {len(shapes)}, the first is row {row}: {shapes[row].tolist()}"
+    )
+
+
+def check_weights(weights: ArrayLike | None, boxes: int) -> Floats | None:
+    """Return one weight for each box as a float array, None for None.
+
+    Raises:
+        AnchorError: their number is another, or one is not finite and greater than 0.
+    """
+    if weights is None:
+        return None
+    array = np.asarray(weights, dtype=np.float64)
+    if array.shape != (boxes,):
+        raise AnchorError(f"weights must be one number for each of {boxes} boxes, but got {array.shape}")
+    if boxes and not (array.min() > 0 and array.max() < np.inf):
+        raise AnchorError("weights must be finite and greater than 0, but got one that is not")
+    return array
 
 
 def check_anchors(anchors: ArrayLike, *, name: str = "anchors") -> Floats:
@@ -135,10 +154,20 @@ def centred_iou(wh: ArrayLike, anchors: ArrayLike) -> Floats:
 def best_ratio(wh: ArrayLike, anchors: ArrayLike) -> Floats:
     """Ratio metric of every box with the anchor that suits it best: (N,), in (0, 1]."""
     shapes, flat = check_wh(wh), check_anchors(anchors)
-    best = np.empty(len(shapes))
+    best = np.zeros(len(shapes))
     for rows in _slices(len(shapes)):
-        best[rows] = _ratio(shapes[rows], flat).max(axis=1)
+        wide, high = np.ascontiguousarray(shapes[rows].T)
+        for a, b in flat:
+            np.maximum(best[rows], _ratio_to(wide, high, a, b), out=best[rows])
     return best
+
+
+def count_unreached(wh: ArrayLike, anchors: ArrayLike, threshold: float = 4.0) -> int:
+    """How many boxes no anchor may predict: their best ratio is not greater than ``1 / threshold``."""
+    shapes, limit = check_wh(wh), 1 / check_threshold(threshold)
+    return sum(
+        int(np.count_nonzero(best_ratio(shapes[rows], anchors) <= limit)) for rows in _slices(len(shapes))
+    )
 
 
 def best_possible_recall(wh: ArrayLike, anchors: ArrayLike, threshold: float = 4.0) -> float:
@@ -161,13 +190,16 @@ def mean_best_iou(wh: ArrayLike, anchors: ArrayLike) -> float:
     return evaluate(wh, anchors).mean_best_iou
 
 
-def evaluate(wh: ArrayLike, anchors: ArrayLike, threshold: float = 4.0) -> AnchorMetrics:
+def evaluate(
+    wh: ArrayLike, anchors: ArrayLike, threshold: float = 4.0, weights: ArrayLike | None = None
+) -> AnchorMetrics:
     """Every figure at once, in one pass over the boxes.
 
     Args:
         wh: (N, 2) px.
         anchors: (k, 2) or (levels, per_level, 2) px.
         threshold: Largest ratio of sides at which an anchor may predict a box, greater than 1.
+        weights: (N,) how much each box counts, greater than 0, any scale; all the same when left out.
 
     Raises:
         AnchorError: an array has another shape or a side that is not finite and positive, or threshold ≤ 1.
@@ -176,37 +208,60 @@ def evaluate(wh: ArrayLike, anchors: ArrayLike, threshold: float = 4.0) -> Ancho
     0.5
     """
     shapes, flat, limit = check_wh(wh), check_anchors(anchors), 1 / check_threshold(threshold)
+    share = check_weights(weights, len(shapes))
     if not len(shapes):
         return AnchorMetrics(0.0, 0.0, 0.0, 0.0, 0.0)
-    best, iou = np.empty(len(shapes)), np.empty(len(shapes))
-    above = 0
-    for rows in _slices(len(shapes)):
-        x = _ratio(shapes[rows], flat)
-        above += int(np.count_nonzero(x > limit))
-        best[rows] = x.max(axis=1)
-        iou[rows] = _centred_iou(shapes[rows], flat).max(axis=1)
+    sums = [
+        _tally(np.ascontiguousarray(shapes[rows].T), flat, limit, None if share is None else share[rows])
+        for rows in _slices(len(shapes))
+    ]
+    # fsum rounds once, so the figures hang neither on the order of the slices nor on their number.
+    total, *means = (math.fsum(column) for column in zip(*sums, strict=True))
+    bpr, aat, fitness, iou, ratio = (figure / total for figure in means)
+    return AnchorMetrics(min(bpr, 1.0), aat, min(fitness, 1.0), min(iou, 1.0), min(ratio, 1.0))
+
+
+def _tally(
+    sides: Floats, anchors: Floats, limit: float, weights: Floats | None
+) -> tuple[float, float, float, float, float, float]:
+    """Sums over some boxes (2, n): of the weights, and of each figure in the order of `AnchorMetrics`."""
+    wide, high = sides
+    best, iou, above = np.zeros(len(wide)), np.zeros(len(wide)), np.zeros(len(wide))
+    for a, b in anchors:
+        x = _ratio_to(wide, high, a, b)
+        above += x > limit
+        np.maximum(best, x, out=best)
+        np.maximum(iou, _iou_to(wide, high, a, b), out=iou)
     within = best > limit
-    return AnchorMetrics(
-        bpr=float(within.mean()),
-        aat=above / len(shapes),
-        fitness=float((best * within).mean()),
-        mean_best_iou=float(iou.mean()),
-        mean_best_ratio=float(best.mean()),
-    )
+    if weights is None:
+        within_sum, total = float(np.count_nonzero(within)), float(len(wide))
+    else:
+        within_sum, total = float((within * weights).sum()), float(weights.sum())
+        best, iou, above = best * weights, iou * weights, above * weights
+    fitness = float((best * within).sum())
+    return total, within_sum, float(above.sum()), fitness, float(iou.sum()), float(best.sum())
+
+
+def _ratio_to(wide: Floats, high: Floats, a: float, b: float) -> Floats:
+    """Ratio metric (n,) of boxes of these widths and heights with one anchor."""
+    x = np.minimum(wide, a) / np.maximum(wide, a)
+    ratio: Floats = np.minimum(x, np.minimum(high, b) / np.maximum(high, b), out=x)
+    return ratio
+
+
+def _iou_to(wide: Floats, high: Floats, a: float, b: float) -> Floats:
+    """IoU (n,) of boxes of these widths and heights with one anchor on the same centre."""
+    shared = np.minimum(wide, a) * np.minimum(high, b)
+    iou: Floats = shared / (wide * high + a * b - shared)
+    return iou
 
 
 def _ratio(wh: Floats, anchors: Floats) -> Floats:
-    # One side at a time: an (N, k, 2) array reduced over its last axis of two is several times slower.
-    wide = wh[:, :1] / anchors[:, 0]
-    high = wh[:, 1:] / anchors[:, 1]
-    best: Floats = np.minimum(np.minimum(wide, 1 / wide), np.minimum(high, 1 / high))
-    return best
+    return np.stack([_ratio_to(wh[:, 0], wh[:, 1], a, b) for a, b in anchors], axis=1)
 
 
 def _centred_iou(wh: Floats, anchors: Floats) -> Floats:
-    shared = np.minimum(wh[:, :1], anchors[:, 0]) * np.minimum(wh[:, 1:], anchors[:, 1])
-    iou: Floats = shared / (wh.prod(axis=1)[:, None] + anchors.prod(axis=1) - shared)
-    return iou
+    return np.stack([_iou_to(wh[:, 0], wh[:, 1], a, b) for a, b in anchors], axis=1)
 
 
 def _slices(count: int) -> Iterator[slice]:

@@ -7,34 +7,57 @@ from numpy.typing import NDArray
 
 from anchors.bins import Bins, Floats
 
+_ROUNDING = 1e-12  # of worth
 _CELLS = 1 << 18  # of a population's table held at once: 2 MB, which stays in cache
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Worth of the distance from a box to its nearest anchor.
+    """Fitness, and what recall is worth beside it, up to a goal.
 
-    Within reach the worth is ``exp(-distance) + bonus``: the ratio metric, and what a recalled box is worth beside.
-    Out of reach it is 0. So with no bonus the mean worth is the fitness, and a growing bonus trades fitness for
-    recall: it is the Lagrange multiplier of the wish for a best possible recall.
+    The worth of a set of anchors is ``fitness + bonus * min(recall, goal)``. With no bonus it is the fitness. With a
+    bonus larger than what a share of recall costs in fitness, the highest worth is the highest fitness among the sets
+    that reach the goal (an exact penalty); with a very large one, recall comes before all else.
 
     Attributes:
         reach: Logarithm of the threshold, greater than 0.
         bonus: At least 0.
+        goal: Best possible recall, 0..1, beyond which more of it is worth nothing.
     """
 
     reach: float
     bonus: float = 0.0
+    goal: float = 1.0
 
-    def worth(self, distance: Floats) -> Floats:
-        """Worth, same shape as the distances, never rising with them."""
-        return np.where(distance < self.reach, np.exp(-distance) + self.bonus, 0.0)
+    def ratio(self, distance: Floats) -> Floats:
+        """The ratio metric where it is within reach, else 0; same shape as the distances."""
+        return np.where(distance < self.reach, np.exp(-distance), 0.0)
+
+    def worth(self, fitness: Floats, recall: Floats) -> Floats:
+        """Worth of fitnesses and recalls, 0..1 each, of one shape."""
+        total: Floats = fitness + self.bonus * np.minimum(recall, self.goal)
+        return total
+
+    def sums(self, distance: Floats, weights: Floats) -> tuple[Floats, Floats]:
+        """Fitness and recall, over the last axis: (..., n) distances and (n,) weights give (...) each.
+
+        Recall is only counted where it has a bonus.
+        """
+        within = distance < self.reach
+        # Not a matrix product: its last digit would depend on how many threads it runs on.
+        fitness = np.einsum("...n,n->...", np.where(within, np.exp(-distance), 0.0), weights)
+        if not self.bonus:
+            return fitness, np.zeros_like(fitness)
+        return fitness, np.einsum("...n,n->...", within.astype(np.float64), weights)
 
     def mean(self, distance: Floats, weights: Floats) -> Floats:
-        """Weighted sum of the worth over the last axis: (..., n) distances and (n,) weights give (...)."""
-        # Not a matrix product: its last digit would depend on how many threads it runs on.
-        total: Floats = np.einsum("...n,n->...", self.worth(distance), weights)
-        return total
+        """Worth of sets whose distances to the nearest anchor are given: (..., n) and (n,) weights give (...)."""
+        return self.worth(*self.sums(distance, weights))
+
+
+def first_best(worth: Floats) -> int:
+    """Index of the highest worth, the first of those that differ by rounding only: the same on every machine."""
+    return int(np.argmax(worth >= worth.max() - _ROUNDING))
 
 
 def distances(anchors: Floats, logs: Floats) -> Floats:

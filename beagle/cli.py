@@ -16,7 +16,9 @@ from typer.exceptions import TyperException
 from beagle import (
     __version__,
     anchors_command,
+    cluster_command,
     console,
+    convert_command,
     data_command,
     demo_command,
     evolve_command,
@@ -26,10 +28,12 @@ from beagle import (
     predict_command,
     report_command,
     status_command,
+    stop_command,
     submit_command,
     sync_command,
     train_command,
     val_command,
+    verify_command,
 )
 
 EXIT_USER, EXIT_OURS, EXIT_INTERRUPTED = 1, 3, 130
@@ -44,17 +48,21 @@ app = typer.Typer(
 app.add_typer(data_command.app, name="data", help="Look at a data set.")
 app.add_typer(anchors_command.app, name="anchors", help="Check anchors, or fit them to a data set.")
 app.add_typer(model_command.app, name="model", help="The detectors that are built in.")
+model_command.app.command("convert")(convert_command.convert)
 app.command("train")(train_command.train)
 app.command("val")(val_command.val)
 app.command("predict")(predict_command.predict)
 app.command("evolve")(evolve_command.evolve)
 app.command("resume")(evolve_command.resume)
 app.command("status")(status_command.status)
+app.command("stop")(stop_command.stop)
 app.command("report")(report_command.report)
 app.command("export")(export_command.export)
+app.command("verify")(verify_command.verify)
 app.command("sync")(sync_command.sync)
 app.command("submit", context_settings=submit_command.CONTEXT)(submit_command.submit)
 app.add_typer(jobs_command.app, name="jobs", help="Jobs that were submitted.")
+app.add_typer(cluster_command.app, name="cluster", help="Configurations of clusters.")
 app.command("demo")(demo_command.demo)
 
 

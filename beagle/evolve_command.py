@@ -1,5 +1,6 @@
 """`beagle evolve` and `beagle resume`: a genetic search over full trainings."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,12 +10,30 @@ from beagle import console
 
 if TYPE_CHECKING:
     from evolve.journal import RunState
+    from evolve.resources import Resources
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Silence = Annotated[
+    float | None,
+    typer.Option(
+        "--silence",
+        help="Seconds without an epoch after which a trial is ended and retried; ten of the longest by default.",
+    ),
+]
 
 
 def evolve(
-    data: Annotated[str, typer.Argument(help="data.yaml, instances.json, a folder, or digits.")],
+    context: typer.Context,
+    data: Annotated[
+        str | None, typer.Argument(help="data.yaml, instances.json, a folder, or digits.", show_default=False)
+    ] = None,
+    trainer: Annotated[
+        str | None,
+        typer.Option(
+            "--trainer",
+            help="Evolve a command instead of Beagle's trainer: yolov5, ultralytics, or a file command.yaml.",
+        ),
+    ] = None,
     model: Annotated[
         str, typer.Option("--model", help="A model of `beagle model list`, or a YAML file.")
     ] = "yolov5s",
@@ -50,17 +69,32 @@ def evolve(
     address: Annotated[
         str | None, typer.Option("--ray-address", help="Ray cluster; by default this machine.")
     ] = None,
+    silence: Silence = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/evolve by default.")] = None,
+    go_on: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run in --out where there is one, as it was begun."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Evolve hyperparameters: many full trainings, bred from the best."""
-    from beagle.folders import unused_folder
+    from beagle.folders import CommandError, unused_folder
     from beagle.genes import load_hyp
     from beagle.wiring import EvolveOptions, start_run
-    from evolve.ray_driver import Resources
+    from evolve.ray_driver import session_with_room
+    from evolve.resources import Resources
 
     folder = out or unused_folder(Path("runs"), "evolve")
+    if go_on and (folder / "journal.jsonl").is_file():
+        resume(folder, as_json=as_json)
+        return
+    resources = Resources(cpus, gpus, concurrent, retries, address, silence)
+    if trainer is not None:
+        _evolve_command(context, folder, resources, as_json=as_json)
+        return
+    if data is None:
+        raise CommandError("DATA must be given: a data.yaml, an instances.json, a folder, or digits")
     options = EvolveOptions(
         data=data,
         model=model,
@@ -69,7 +103,7 @@ def evolve(
         batch_size=batch_size,
         image_size=image_size,
         hyp=load_hyp(hyp),
-        genes=tuple(name.strip() for name in genes.split(",") if name.strip()),
+        genes=gene_names(genes),
         space=space,
         anchors=anchors,
         training={
@@ -81,18 +115,85 @@ def evolve(
         },
         seed=seed,
     )
-    resources = Resources(cpus=cpus, gpus=gpus, concurrent=concurrent, retries=retries, address=address)
-    found = start_run(folder, options, resources, console.note)
-    console.err.print(
-        f"evolving {model} on {data}: {trials} trials of {epochs} epochs in {folder} "
-        f"(anchors reach {found.after.bpr:.4f} of the boxes)"
+    with ExitStack() as stack:
+        found = start_run(
+            folder,
+            options,
+            resources,
+            console.note,
+            check=lambda: stack.enter_context(session_with_room(resources)),
+        )
+        console.err.print(
+            f"evolving {model} on {data}: {trials} trials of {epochs} epochs in {folder} "
+            f"(anchors reach {found.after.bpr:.4f} of the boxes)"
+        )
+        finish(folder, as_json=as_json)
+
+
+def gene_names(text: str) -> tuple[str, ...]:
+    """Names of genes from a text with commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+NOT_OF_A_COMMAND = ("anchors", "optimizer", "schedule", "weights", "workers")
+
+
+def _evolve_command(context: typer.Context, folder: Path, resources: "Resources", *, as_json: bool) -> None:
+    """Evolve a trainer that is a command: what was not given is as the trainer's file says."""
+    from beagle.command_run import CommandOptions, start_command_run
+    from beagle.folders import CommandError
+    from evolve.ray_driver import session_with_room
+
+    # By name: typer brings its own copy of the enumeration.
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
+    }
+    for name in NOT_OF_A_COMMAND:
+        if name in given:
+            raise CommandError(
+                f"--{name} has no meaning with --trainer: it belongs into the command of its file"
+            )
+    same = (
+        "trainer",
+        "data",
+        "model",
+        "trials",
+        "epochs",
+        "batch_size",
+        "image_size",
+        "hyp",
+        "space",
+        "device",
+        "seed",
     )
-    finish(folder, as_json=as_json)
+    words = {name: given[name] for name in same if name in given}
+    options = CommandOptions(**words, genes=gene_names(given.get("genes", "")))
+    with ExitStack() as stack:
+        settings = start_command_run(
+            folder,
+            options,
+            resources,
+            console.note,
+            check=lambda: stack.enter_context(session_with_room(resources)),
+        )
+        console.err.print(
+            f"evolving {settings['trainer']['name']}: {options.trials} trials of {settings['epochs']} epochs "
+            f"in {folder}"
+        )
+        finish(folder, as_json=as_json)
 
 
 def resume(
     run: Annotated[Path, typer.Argument(help="Run folder, or its name under runs/.")],
     trials: Annotated[int | None, typer.Option("--trials", help="New budget, more than before.")] = None,
+    cpus: Annotated[float | None, typer.Option("--cpus", help="CPUs per trial from now on.")] = None,
+    gpus: Annotated[float | None, typer.Option("--gpus", help="GPUs per trial from now on.")] = None,
+    concurrent: Annotated[int | None, typer.Option("--concurrent", help="Most trials at once.")] = None,
+    retries: Annotated[int | None, typer.Option("--retries", help="New attempts of a trial.")] = None,
+    address: Annotated[str | None, typer.Option("--ray-address", help="Another Ray cluster.")] = None,
+    silence: Silence = None,
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was stopped or killed; finished trials are not run again."""
@@ -100,7 +201,14 @@ def resume(
     from beagle.wiring import reopen_run
 
     folder = find_run(run)
-    state = reopen_run(folder, trials)
+    changes: dict[str, float | str | None] = {
+        "cpus": cpus,
+        "gpus": gpus,
+        "concurrent": concurrent,
+        "retries": retries,
+    }
+    changes |= {"retries": retries, "address": address, "silence_s": silence}
+    state = reopen_run(folder, trials, {name: value for name, value in changes.items() if value is not None})
     console.err.print(
         f"{state.name}: {len(state.finished)} finished, {len(state.failed)} failed, "
         f"{len(state.running)} to go on with, of {state.budget}"
@@ -123,6 +231,7 @@ def finish(folder: Path, *, as_json: bool) -> "RunState":
                 "run": folder,
                 "finished": len(state.finished),
                 "failed": len(state.failed),
+                "stopped": state.stopped,
                 "best_trial": best.id if best else None,
                 "fitness": best.fitness if best else None,
                 "config": best.config if best else None,
@@ -131,6 +240,11 @@ def finish(folder: Path, *, as_json: bool) -> "RunState":
             }
         )
         return state
+    if state.stopped:
+        console.done(
+            f"stopped: {state.told} of {state.budget} trials are done, {len(state.running)} to go on with "
+            f"(`beagle resume {folder}`)"
+        )
     if best is not None:
         gain = f", the default's is {start.fitness:.4f}" if start and start.fitness is not None else ""
         console.done(f"best: trial {best.id} with fitness {best.fitness:.4f}{gain}")

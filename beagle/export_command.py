@@ -12,13 +12,25 @@ from beagle.status_command import Run
 def export(
     run: Run,
     to: Annotated[Path, typer.Option("--to", help="Folder to make; must not exist.")],
+    target_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="beagle, yolov5, scaled-yolov4 or ultralytics; the run's own by default."
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Of the production training; 300 by default.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Of the production training; the trials' by default.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Write the best configuration: hyperparameters, model with anchors, weights, command, provenance."""
+    """Write the best configuration: hyperparameters, model with anchors, data, weights, command, provenance."""
     from beagle.folders import find_run
-    from beagle.production import export_best
+    from beagle.production import Wanted, export_best
 
-    target = export_best(find_run(run), to)
+    target = export_best(find_run(run), to, Wanted(target_format, epochs, batch_size), console.note)
     if as_json:
         console.show_json({"folder": target, "files": sorted(path.name for path in target.iterdir())})
         return
@@ -29,4 +41,4 @@ def show_export(target: Path) -> None:
     """Print what an exported folder holds."""
     rows = [[path.name, path.stat().st_size] for path in sorted(target.iterdir())]
     console.show_table(str(target), ["file", "bytes"], rows)
-    console.done(f"train it with {target / 'train.sh'}")
+    console.done(f"train it with {target / 'train.sh'}; `beagle verify {target}` checks it")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from beagle import console
-from beagle.submit_command import JOBS
+from beagle.submit_command import JOBS, Env, read_environment
 
 if TYPE_CHECKING:
+    from cluster.book import JobBook
     from cluster.spec import JobInfo
-    from cluster.submit import LocalSubmitter
 
 app = typer.Typer()
 
@@ -24,20 +24,32 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command("list")
 def list_jobs(as_json: Json = False) -> None:
     """List all jobs that were submitted from this folder, oldest first."""
-    jobs = _place().list()
+    jobs = _book().list()
     if as_json:
         console.show_json([job.to_dict() for job in jobs])
         return
     rows = [
-        [job.id, job.status, job.exit_code, _when(job.started_at), _seconds(job), _words(job)] for job in jobs
+        [
+            job.id,
+            job.place,
+            job.status,
+            job.exit_code,
+            _when(job.started_at),
+            _seconds(job),
+            job.detail,
+            _words(job),
+        ]
+        for job in jobs
     ]
-    console.show_table("Jobs", ["job", "status", "exit code", "started", "seconds", "command"], rows)
+    console.show_table(
+        "Jobs", ["job", "place", "status", "exit code", "started", "seconds", "detail", "command"], rows
+    )
 
 
 @app.command("show")
 def show_job(job: Job, as_json: Json = False) -> None:
     """Show how a job stands."""
-    _show(_place().status(job), as_json)
+    _show(_book().status(job), as_json)
 
 
 @app.command("logs")
@@ -47,7 +59,7 @@ def show_logs(
 ) -> None:
     """Print what a job has printed. Ctrl-C ends --follow, not the job."""
     try:
-        for piece in _place().logs(job, follow):
+        for piece in _book().logs(job, follow):
             sys.stdout.write(piece)
             sys.stdout.flush()
     except (
@@ -65,16 +77,29 @@ def stop_job(
     as_json: Json = False,
 ) -> None:
     """End a job: as Ctrl-C does at first, by force when that does not help."""
-    place = _place()
-    if place.status(job).status != "running":
+    book = _book()
+    if book.status(job).status not in ("queued", "running"):
         console.note(f"{job} has ended already")
-    _show(place.stop(job, patience), as_json)
+    _show(book.stop(job, patience), as_json)
 
 
-def _place() -> "LocalSubmitter":
-    from cluster.submit import LocalSubmitter
+@app.command("retry")
+def retry_job(job: Job, env: Env = None, as_json: Json = False) -> None:
+    """Hand a job that has ended over once more: an evolution goes on where it stopped."""
+    from cluster.book import with_environment
 
-    return LocalSubmitter(JOBS)
+    book = _book()
+    new = book.retry(job, with_environment(book.spec(job), read_environment(env)))
+    if as_json:
+        console.show_json(book.status(new).to_dict())
+        return
+    console.out.print(new)
+
+
+def _book() -> "JobBook":
+    from cluster.book import JobBook
+
+    return JobBook(JOBS)
 
 
 def _show(job: "JobInfo", as_json: bool) -> None:
@@ -88,8 +113,10 @@ def _show(job: "JobInfo", as_json: bool) -> None:
         ["folder", job.folder],
         ["started", _when(job.started_at)],
         ["seconds", _seconds(job)],
-        ["process", f"{job.pid} on {job.host}"],
+        ["place", job.place],
+        ["process", f"{job.pid} on {job.host}" if job.pid else f"{job.native_id} on {job.host or '-'}"],
         ["log", job.log],
+        ["detail", job.detail],
     ]
     console.show_table(job.id, ["what", "value"], rows)
     if job.status == "lost":
@@ -107,6 +134,6 @@ def _when(seconds: float) -> str:
 
 
 def _seconds(job: "JobInfo") -> str | None:
-    if job.status == "running":
+    if job.status in ("queued", "running"):
         return f"{time.time() - job.started_at:.0f}"
     return None if job.ended_at is None else f"{job.ended_at - job.started_at:.0f}"

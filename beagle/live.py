@@ -15,6 +15,9 @@ from evolve.journal import Event, RunState, TrialState
 from evolve.space import EvolveError
 from evolve.tracking import LiveMirror, Store
 
+REFRESH_S = 0.4  # a thousand trials report faster than anyone reads
+SHOWN = 40
+
 
 def drive_live(
     folder: Path, store: Store, run: Callable[[Callable[[Event, RunState], None]], RunState]
@@ -39,10 +42,14 @@ def drive_live(
         Live(console=console.err, refresh_per_second=2, transient=True) if console.err.is_terminal else None
     )
 
+    shown_at = 0.0
+
     def listen(event: Event, state: RunState) -> None:
+        nonlocal shown_at
         if event["event"] in ("tell", "retry"):
             console.err.print(escape(event_line(event, state)))
-        if live is not None:
+        if live is not None and time.monotonic() - shown_at > REFRESH_S:
+            shown_at = time.monotonic()
             live.update(running_table(state))
 
     try:
@@ -64,7 +71,7 @@ def event_line(event: Event, state: RunState) -> str:
     trial = state.trials[event["trial"]]
     if event["event"] == "retry":
         return f"trial {trial.id}: attempt {trial.attempt + 1}, because {event['reason']}"
-    told = len(state.finished) + len(state.failed)
+    told = state.told
     if trial.fitness is None:
         return f"trial {trial.id} ({told}/{state.budget}) failed: {trial.reason}"
     best = state.best()
@@ -84,22 +91,23 @@ def origin_text(trial: TrialState) -> str:
 def running_table(state: RunState) -> Table:
     """The trials that run now, and the best so far."""
     best = state.best()
-    told = len(state.finished) + len(state.failed)
-    headline = f"{state.name}: {told} of {state.budget} trials"
+    headline = f"{state.name}: {state.told} of {state.budget} trials"
     if best is not None:
         headline += f", best {best.fitness:.4f} (trial {best.id})"
     table = Table(title=headline, title_justify="left", title_style="bold")
     for column in ("trial", "epoch", "fitness", "mAP@0.5", "running for", "origin"):
         table.add_column(column, justify="left" if column == "origin" else "right")
     epochs = state.header.get("settings", {}).get("epochs", "?")
-    for trial in state.running:
+    for trial in state.running[:SHOWN]:
         last: dict[str, Any] = trial.reports[max(trial.reports)] if trial.reports else {}
         table.add_row(
             str(trial.id),
             f"{len(trial.reports)}/{epochs}",
             console.cell_text(last.get("fitness")),
             console.cell_text(last.get("map50")),
-            f"{time.time() - trial.asked_at:.0f} s",
+            f"{max(time.time() - trial.asked_at, 0):.0f} s",
             origin_text(trial),
         )
+    if len(state.running) > SHOWN:
+        table.caption = f"and {len(state.running) - SHOWN} more"
     return table

@@ -17,11 +17,12 @@ def status(
 ) -> None:
     """Show how a run stands: trials, the best so far, and what failed."""
     from beagle.folders import find_run
+    from evolve.control import driver_of
     from evolve.journal import RunState, TrialState, fold, read_journal
 
     folder = find_run(run)
     state: RunState = fold(read_journal(folder / "journal.jsonl"))
-    best = state.best()
+    best, driver = state.best(), driver_of(folder)
 
     def row(trial: TrialState) -> dict[str, Any]:
         return {
@@ -46,6 +47,7 @@ def status(
                 "failed": len(state.failed),
                 "running": len(state.running),
                 "stopped": state.stopped,
+                "driver": driver,
                 "best": None
                 if best is None
                 else {**row(best), "config": best.config, "metrics": best.metrics},
@@ -65,8 +67,11 @@ def status(
     )
     if len(shown) < len(trials):
         console.note(f"{len(trials) - len(shown)} more (--most 0 shows all)")
-    if state.stopped:
-        console.note(f"stopped: {state.stopped} (`beagle resume {run}` goes on)")
+    if driver is not None:
+        console.note(f"driven by process {driver} (`beagle stop {run}` ends it gently)")
+    elif state.told < state.budget:
+        why = f"stopped: {state.stopped}" if state.stopped else "nobody drives it any more"
+        console.note(f"{why} (`beagle resume {run}` goes on)")
     if best is not None:
         genes = "  ".join(f"{name} {value:g}" for name, value in best.config.items())
         console.out.print(f"best: trial {best.id} with fitness {best.fitness:.4f}: {genes}")

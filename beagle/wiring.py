@@ -5,10 +5,11 @@ Light to import: torch, ray and mlflow are only reached inside the functions tha
 
 import math
 import shutil
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,15 +17,14 @@ from beagle.fitting import FittedAnchors, fit_anchors, load_inputs
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import build_space
 from beagle.production import provenance
+from evolve.command_trainable import TRAINER, run_command
 from evolve.journal import Journal, RunState, fold, read_journal
 from evolve.ledger import OnEvent
+from evolve.resources import Resources
 from evolve.search import SearchSettings
 from evolve.space import EvolveError
 from evolve.trainable import Assignment, Outcome, Report
 from trainer.config import Hyperparameters, TrainConfig
-
-if TYPE_CHECKING:
-    from evolve.ray_driver import Resources
 
 SAMPLED_SHAPES = 2000
 
@@ -69,7 +69,11 @@ class EvolveOptions:
 
 
 def start_run(
-    folder: Path, options: EvolveOptions, resources: "Resources", note: Callable[[str], None]
+    folder: Path,
+    options: EvolveOptions,
+    resources: Resources,
+    note: Callable[[str], None],
+    check: Callable[[], object] | None = None,
 ) -> FittedAnchors:
     """Make a run folder whose journal holds the header: all that a driver needs.
 
@@ -78,6 +82,7 @@ def start_run(
         options: The evolution.
         resources: What each trial gets.
         note: Told what was decided on the way.
+        check: Called when all else is well, before anything is written; what it raises refuses the run.
 
     Returns:
         The anchors of all trials.
@@ -119,6 +124,7 @@ def start_run(
         "settings": {**training, "classes": len(data.names)},
         "resources": resources.to_dict(),
         "provenance": provenance(data),
+        "data": {"images": len(data.train.images), "names": list(data.names)},
         "shapes": {
             "wh": np.round(shapes[pick], 2).tolist(),
             "image_size": image_size,
@@ -127,6 +133,8 @@ def start_run(
             "after": asdict(fitted.after),
         },
     }
+    if check is not None:
+        check()
     existed = folder.exists()
     try:
         with Journal(folder / "journal.jsonl") as journal:
@@ -145,16 +153,18 @@ def _optimizer(config: TrainConfig, images: int) -> str:
     return choose_optimizer(config.optimizer, math.ceil(images / config.batch) * config.epochs)[0]
 
 
-def reopen_run(folder: Path, trials: int | None) -> RunState:
-    """Write into the journal that the run goes on, with a new budget where one is given.
+def reopen_run(folder: Path, trials: int | None, changes: Mapping[str, Any] | None = None) -> RunState:
+    """Write into the journal that the run goes on, with a new budget and other resources where they are given.
 
     Args:
         folder: The run folder.
         trials: New budget; None keeps the old one.
+        changes: Fields of `evolve.resources.Resources` to their new values.
 
     Raises:
         CommandError: The new budget is smaller than the number of trials already asked.
         JournalError: Another driver holds the run.
+        EvolveError: The resources make no sense.
     """
     with Journal(folder / "journal.jsonl") as journal:
         state = fold(read_journal(journal.path))
@@ -163,7 +173,10 @@ def reopen_run(folder: Path, trials: int | None) -> RunState:
             raise CommandError(
                 f"trials >= {len(state.trials)} must hold, since so many were asked, but got {budget}"
             )
-        state.apply(journal.append({"event": "resume", "trials": budget}))
+        event: dict[str, Any] = {"event": "resume", "trials": budget}
+        if changes:
+            event["resources"] = replace(Resources.of(state), **changes).to_dict()
+        state.apply(journal.append(event))
         return state
 
 
@@ -176,7 +189,18 @@ def drive(folder: Path, on_event: OnEvent | None = None) -> RunState:
     """
     from evolve.ray_driver import run_evolution
 
-    return run_evolution(folder, train_detector, on_event)
+    settings = fold(read_journal(folder / "journal.jsonl")).header.get("settings", {})
+    objective = run_command if TRAINER in settings else train_detector
+    return run_evolution(folder, objective, on_event, between_trainings)
+
+
+def between_trainings() -> str | None:
+    """Called in a worker after each trial: what torch keeps for good would fall to the next one."""
+    if "torch" not in sys.modules:
+        return None
+    from trainer.tidy import tidy_torch
+
+    return tidy_torch()
 
 
 def train_detector(assignment: Assignment, report: Report) -> Outcome:

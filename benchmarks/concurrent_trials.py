@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from evolve.ray_driver import worker_environment
+from evolve.ray_session import worker_environment
 from model import build
 from model.loss import DetectionLoss, LossGains
 

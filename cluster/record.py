@@ -107,3 +107,16 @@ def load_record(job: Path) -> Record:
             f"{path}: the job's record is damaged ({type(error).__name__}: {error})"
         ) from error
     raise ClusterError(f"{path}: the record's version must be {VERSION}, but got {version!r}")
+
+
+def new_job_folder(folder: Path, name: str) -> Path:
+    """Make an empty folder for a job in `folder`: called `name`, with a number behind where that is taken."""
+    folder.mkdir(parents=True, exist_ok=True)
+    job, number = folder / name, 1
+    while True:
+        try:
+            job.mkdir()
+            return job
+        except FileExistsError:  # making it is the test, so two that submit at once get two folders
+            number += 1
+            job = folder / f"{name}-{number}"

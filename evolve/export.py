@@ -26,8 +26,17 @@ from evolve.space import EvolveError, Space
 from evolve.wording import moment, origin_words
 
 VERSION = 1
-HYP, COMMAND, PROVENANCE = "hyp.yaml", "train.sh", "provenance.json"
-_OWN_NAMES = (HYP, COMMAND, PROVENANCE)
+HYP, COMMAND, NOTES, PROVENANCE = "hyp.yaml", "train.sh", "notes.md", "provenance.json"
+_OWN_NAMES = (HYP, COMMAND, NOTES, PROVENANCE)
+
+
+def shell_variable(name: str) -> str:
+    """What stands in a command's word for a variable of its script; no argument of a program holds it by chance."""
+    return f"\0{name}\0"
+
+
+HERE = shell_variable("here")
+"""In a word of a command: the exported folder, wherever it is moved."""
 
 
 class ExportError(EvolveError):
@@ -39,19 +48,29 @@ class ExportFiles:
     """What the caller adds to an export.
 
     Attributes:
-        command: of the training, a list of arguments, for `train.sh`; it is run inside the exported folder, so
-            files beside it are named without a folder. Empty: no `train.sh`.
+        command: of the training, a list of arguments, for `train.sh`; without a `directory` it is run inside the
+            exported folder, so files beside it are named without a folder. Empty: no `train.sh`.
         hyp: all hyperparameters by name, for `hyp.yaml`: the genes' best values and those that were not searched.
             None: the genes alone.
         texts: file name to content, such as `model.yaml`.
         copies: file name to the file that is copied. The best weights need not be named: they are copied under
             their own name.
+        notes: what the user of the folder must know, a paragraph each, for `notes.md`.
+        directory: where the command runs instead; it names files of the export by `HERE`.
+        environment: variables of the command.
+        variables: of the script, to be named by `shell_variable`: name to default; None for one that must be set.
+        facts: what `provenance.json` says besides.
     """
 
     command: Sequence[str] = ()
     hyp: Mapping[str, float | int | str | bool | None] | None = None
     texts: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, Path] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    directory: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str | None] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse names that would leave the folder or overwrite each other.
@@ -110,13 +129,17 @@ def export_run(
             raise ExportError(f"{path}: the file to export as {name} is missing")
     texts = {HYP: _hyp_text(state, best, files), **files.texts}
     if files.command:
-        texts[COMMAND] = _command_text(state, best, files.command)
+        texts[COMMAND] = _command_text(state, best, files)
+    if files.notes:
+        texts[NOTES] = f"# {state.name}: what to know\n\n" + "".join(
+            f"- {' '.join(n.split())}\n" for n in files.notes
+        )
     aside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(3)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside.mkdir()
         _fill(aside, texts, copies)
-        _write(aside / PROVENANCE, _provenance_text(state, best, aside))
+        _write(aside / PROVENANCE, _provenance_text(state, best, aside, files.facts))
         _sync_folder(aside)
         aside.rename(target)
         _sync_folder(target.parent)
@@ -166,9 +189,27 @@ def _hyp_text(state: RunState, best: TrialState, files: ExportFiles) -> str:
         raise ExportError(f"{HYP}: values must be plain numbers or words, but got {ordered}") from error
 
 
-def _command_text(state: RunState, best: TrialState, command: Sequence[str]) -> str:
-    where = 'cd -- "$(dirname -- "$0")"'
-    return f'#!/bin/sh\n{_header(state, best)}set -eu\n{where}\nexec {shlex.join(command)} "$@"\n'
+def _command_text(state: RunState, best: TrialState, files: ExportFiles) -> str:
+    lines = [
+        "#!/bin/sh",
+        _header(state, best) + "set -eu",
+        'here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)',
+    ]
+    for name, default in files.variables.items():
+        if default is None:
+            lines.append(f': "${{{name}:?must be set, see {NOTES}}}"')
+        else:
+            lines.append(f'test -n "${{{name}:-}}" || {name}={shlex.quote(default)}')
+    lines.append(f"cd -- {_quoted(files.directory or HERE)}")
+    lines += [f"export {name}={_quoted(value)}" for name, value in files.environment.items()]
+    return "\n".join(lines) + f'\nexec {" ".join(_quoted(word) for word in files.command)} "$@"\n'
+
+
+def _quoted(word: str) -> str:
+    """A word for the shell; what stands for a variable becomes its value when the script is run."""
+    pieces = word.split("\0")
+    parts = [f'"${piece}"' if index % 2 else shlex.quote(piece) for index, piece in enumerate(pieces)]
+    return "".join(part for part in parts if part != "''") or "''"
 
 
 def _fill(folder: Path, texts: Mapping[str, str], copies: Mapping[str, Path]) -> None:
@@ -198,11 +239,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _provenance_text(state: RunState, best: TrialState, folder: Path) -> str:
+def _provenance_text(state: RunState, best: TrialState, folder: Path, more: Mapping[str, Any]) -> str:
     header = state.header
     start = next((t for t in state.finished if t.origin.get("kind") == "start"), None)
     facts = {
         "version": VERSION,
+        **more,
         "run": state.name,
         "trial": best.id,
         "origin": best.origin,

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from evolve.control import LOCK_NAME
 from evolve.run_state import Event, JournalError, Metrics, RunState, Status, TrialState, fold
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ __all__ = [
     "Event",
     "Journal",
     "JournalError",
+    "JournalReader",
     "Metrics",
     "RunState",
     "Status",
@@ -45,14 +47,56 @@ def read_journal(path: str | Path) -> list[Event]:
         JournalError: there is no such file, or a whole line is no JSON object with an event (path and line).
     """
     path = Path(path)
-    try:
-        *lines, tail = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise JournalError(f"{path}: the journal cannot be read ({error.strerror})") from error
+    *lines, tail = _read(path, 0).split(b"\n")
     if tail:
         logger.warning("%s: line %d is cut short and left out", path, len(lines) + 1)
+    return _parse(path, lines, 1)
+
+
+class JournalReader:
+    """Follows a journal that grows: each look reads only what is new, however long the run has become.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.jsonl") as journal:
+    ...     _ = journal.append({"event": "run", "version": 1, "name": "a", "trials": 1, "time": 0.0})
+    ...     JournalReader(journal.path).state().budget
+    1
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Nothing is read yet."""
+        self._path = Path(path)
+        self._size = 0
+        self._lines = 0
+        self._state: RunState | None = None
+
+    def state(self) -> RunState:
+        """The fold of all whole lines so far: the same object each time, brought up to date.
+
+        Raises:
+            JournalError: as `read_journal` and `fold`.
+        """
+        text = _read(self._path, self._size)
+        *lines, tail = text.split(b"\n")
+        events = _parse(self._path, lines, self._lines + 1)
+        self._state = fold(events, self._state, self._lines + 1)
+        self._size += len(text) - len(tail)
+        self._lines += len(lines)
+        return self._state
+
+
+def _read(path: Path, start: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read()
+    except OSError as error:
+        raise JournalError(f"{path}: the journal cannot be read ({error.strerror})") from error
+
+
+def _parse(path: Path, lines: list[bytes], first: int) -> list[Event]:
     events: list[Event] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines, start=first):
         try:
             event = json.loads(line)
         except ValueError as error:
@@ -90,16 +134,18 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-            self._size = self._cut_partial_line()
+            content = self._cut_partial_line()
+            self._size, self._unsynced = len(content), False
+            self._clock = _Clock(_last_time(content))
             _sync_folder(self.path.parent)
         except OSError as error:
             self.close()
             raise JournalError(f"{self.path}: the journal cannot be opened ({error.strerror})") from error
 
     def _take_lock(self) -> None:
-        lock = self._lock_file = os.open(self.path.parent / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = self._lock_file = os.open(self.path.parent / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_soon(lock)
         except BlockingIOError as error:
             holder = os.pread(lock, 200, 0).decode(errors="replace").strip() or "unknown"
             self.close()
@@ -109,21 +155,25 @@ class Journal:
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
-    def _cut_partial_line(self) -> int:
+    def _cut_partial_line(self) -> bytes:
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             logger.warning("%s: an unfinished last line (%d bytes) is cut", self.path, len(content) - whole)
             os.ftruncate(self._file, whole)
             os.fsync(self._file)
-        return whole
+        return content[:whole]
 
-    def append(self, event: Event) -> Event:
+    def append(self, event: Event, *, sync: bool | None = None) -> Event:
         """Write one event as one line; all but reports are on the disk when this returns.
 
+        A process that is killed loses nothing that was appended; a machine that loses power, what was not synced.
+
         Args:
-            event: plain data with a key "event"; "time" (unix seconds) is added where it is missing, numpy
-                numbers become plain ones, and in reports and tells a number that is not finite becomes null.
+            event: plain data with a key "event"; "time" (unix seconds, never less than the event's before) is
+                added where it is missing, numpy numbers become plain ones, and in reports and tells a number
+                that is not finite becomes null.
+            sync: False leaves it to a later `sync`, True syncs a report too.
 
         Returns:
             The event as written, to be applied to a live `RunState`.
@@ -133,15 +183,32 @@ class Journal:
                 closed); the file then ends in the whole line before.
         """
         lossy = event.get("event") in ("report", "tell")
-        stamped = {"event": event.get("event"), "time": event.get("time", time.time())}
+        stamped = {
+            "event": event.get("event"),
+            "time": event["time"] if "time" in event else self._clock.now(),
+        }
         written: Event = {**stamped, **{key: _plain(value, lossy) for key, value in event.items()}}
         try:
             line = json.dumps(written, allow_nan=False).encode() + b"\n"
         except (TypeError, ValueError) as error:
             raise JournalError(f"an event must be plain finite data, but {error}: {event!r:.200}") from error
         with self._thread_lock:
-            self._write(line, sync=written["event"] != "report")
+            self._write(line, sync=written["event"] != "report" if sync is None else sync)
         return written
+
+    def sync(self) -> None:
+        """Bring onto the disk what was appended without.
+
+        Raises:
+            JournalError: the system could not.
+        """
+        with self._thread_lock:
+            if self._unsynced and self._file >= 0:
+                try:
+                    os.fsync(self._file)
+                except OSError as error:
+                    raise JournalError(f"{self.path}: it could not be synced ({error.strerror})") from error
+                self._unsynced = False
 
     def _write(self, line: bytes, *, sync: bool) -> None:
         if self._file < 0:
@@ -150,8 +217,10 @@ class Journal:
             rest = memoryview(line)
             while rest:
                 rest = rest[os.write(self._file, rest) :]
+            self._unsynced = True
             if sync:
                 os.fsync(self._file)
+                self._unsynced = False
         except OSError as error:
             os.ftruncate(self._file, self._size)
             raise JournalError(f"{self.path}: an event could not be written ({error.strerror})") from error
@@ -174,6 +243,44 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _lock_soon(lock: int, tries: int = 5) -> None:
+    """Lock a file; someone who only looks whether it is locked (`driver_of`) holds it for a moment."""
+    for left in reversed(range(tries)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(0.05)
+
+
+class _Clock:
+    """Unix time that only goes forward: someone may set the system's clock while a run goes on."""
+
+    def __init__(self, least: float) -> None:
+        self._started_at = max(time.time(), least)
+        self._began = _elapsed()
+
+    def now(self) -> float:
+        return self._started_at + _elapsed() - self._began
+
+
+def _elapsed() -> float:
+    """Seconds since some moment, those that the machine slept through among them where the system counts them."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
+def _last_time(content: bytes) -> float:
+    """The time of a journal's last event; 0 where there is none that can be read."""
+    last = content[content.rfind(b"\n", 0, len(content) - 1) + 1 :]
+    try:
+        return float(json.loads(last)["time"])
+    except (ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def _sync_folder(folder: Path) -> None:

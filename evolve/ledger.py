@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from evolve.journal import Event, Journal, JournalError, RunState, TrialState, fold, read_journal
+from evolve.run_state import DRIVER_RESTARTED
 from evolve.search import SearchError, search_from_events
 from evolve.space import EvolveError
-from evolve.trainable import Assignment, Outcome
+from evolve.trainable import WORKER_DIED, Assignment, Outcome
 
 logger = logging.getLogger(__name__)
 
 OnEvent = Callable[[Event, RunState], None]
 
 HOPELESS_TRIALS = 4
+RETRIES = 2  # of a trial, where the run's header says nothing
 
 
 class Ledger:
@@ -30,6 +32,7 @@ class Ledger:
         folder: The run folder.
         state: The fold of the journal so far.
         fault: Why the run must stop now (the journal can't be written, or every trial fails); None while all is well.
+        stopping: Whether nothing new is to be handed out, since someone asked the run to stop.
     """
 
     def __init__(self, folder: Path, journal: Journal, on_event: OnEvent | None = None) -> None:
@@ -47,34 +50,56 @@ class Ledger:
         self.folder = folder
         self.state = fold(events)
         self.fault: EvolveError | None = None
+        self.stopping = False
         self._journal = journal
         self._search = search_from_events(events)
         self._waiting = deque(trial.id for trial in self.state.running)
+        self._left_open = set(self._waiting)  # by a driver of before: these were not retried yet
         self._on_event = on_event
         self._used_up = False
 
     @property
     def complete(self) -> bool:
         """Whether every trial of the budget, or of a space that holds fewer, was asked and told."""
-        return (self._used_up or len(self.state.trials) >= self.state.budget) and not self.state.running
+        return self._all_asked and self.state.told == len(self.state.trials)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will be handed out any more: all is done, or the run must stop."""
+        return self.fault is not None or self.stopping or self.complete
+
+    @property
+    def active(self) -> int:
+        """Trials that were handed out and have not come back."""
+        return len(self.state.trials) - self.state.told - len(self._waiting)
+
+    @property
+    def _all_asked(self) -> bool:
+        return self._used_up or len(self.state.trials) >= self.state.budget
 
     @property
     def remaining(self) -> int:
         """Trials that are still to be run or to be ended."""
-        return max(self.state.budget - len(self.state.trials), 0) + len(self.state.running)
+        return max(self.state.budget - len(self.state.trials), 0) + len(self.state.trials) - self.state.told
 
     def next_assignment(self) -> Assignment | None:
-        """The next trial to run, or None when there is none left to start.
+        """The next trial to run, or None when there is none to start now; `over` says whether there will be.
 
-        Trials that a dead driver left open come first, under their own numbers; then the search is asked.
+        Trials whose attempt failed and those that a dead driver left open come first, under their own numbers; then
+        the search is asked. All that was written is on the disk when the trial is handed out.
         """
-        if self.fault:
-            return None
+        trial = None if self.fault or self.stopping else self._next_trial()
+        self.sync()
+        return None if trial is None or self.fault else self._assignment(trial)
+
+    def _next_trial(self) -> TrialState | None:
         if self._waiting:
             number = self._waiting.popleft()
-            self.retried(number, "the driver was restarted")
-            return None if self.fault else self._assignment(self.state.trials[number])
-        if self._used_up or len(self.state.trials) >= self.state.budget:
+            if number in self._left_open:
+                self._left_open.remove(number)
+                self._retry(number, DRIVER_RESTARTED)
+            return self.state.trials[number]
+        if self._all_asked:
             return None
         try:
             trial = self._search.ask()
@@ -82,10 +107,10 @@ class Ledger:
             logger.warning("the run ends early: %s", error)
             self._used_up = True
             return None
-        written = self._write(
+        self._write(
             {"event": "ask", "trial": trial.id, "config": dict(trial.config), "origin": dict(trial.origin)}
         )
-        return self._assignment(self.state.trials[trial.id]) if written else None
+        return self.state.trials.get(trial.id)
 
     def reported(self, number: int, epoch: int, metrics: dict[str, float]) -> None:
         """Write one epoch of a running trial; an epoch that is already written is left as it is."""
@@ -101,15 +126,36 @@ class Ledger:
                 }
             )
 
-    def retried(self, number: int, reason: str) -> None:
-        """Write that a trial starts again from its last checkpoint."""
+    def failed(self, number: int, reason: str, *, out_of_memory: bool = False) -> None:
+        """Write that an attempt failed: the trial waits for its next one, or has used them up and ends.
+
+        The next attempt goes on from the last checkpoint. Where memory ran out, its micro-batch is half as large. A
+        worker that dies twice in a row without a word is taken for one that the system killed for its memory.
+
+        Args:
+            number: The trial.
+            reason: Why, in one line.
+            out_of_memory: Whether that was for want of memory, the host's or a device's.
+        """
         trial = self.state.trials[number]
-        self._write({"event": "retry", "trial": number, "attempt": trial.attempt + 1, "reason": reason})
+        if trial.status != "running":
+            return
+        if trial.failures >= int(self.state.resources.get("retries", RETRIES)):
+            smaller = f" (with 1/{2**trial.halvings} of the micro-batch)" if trial.halvings else ""
+            self.ended(number, Outcome(None, reason=reason + smaller))
+            return
+        died_again = reason == WORKER_DIED and trial.retries[-1:] == [WORKER_DIED]
+        halvings = trial.halvings + int(out_of_memory or died_again)
+        self._retry(number, reason, failures=trial.failures + 1, halvings=halvings)
+        self._waiting.append(number)
 
     def ended(self, number: int, outcome: Outcome) -> None:
         """Write a trial's end, then tell the search. A second end of the same trial is ignored."""
         trial = self.state.trials[number]
         if trial.status != "running":
+            return
+        if outcome.out_of_memory:
+            self.failed(number, outcome.reason or "memory ran out", out_of_memory=True)
             return
         if outcome.halt:
             self.fault = EvolveError(f"trial {number}: {outcome.reason} (mend it, then `beagle resume`)")
@@ -138,6 +184,19 @@ class Ledger:
     def stop(self, reason: str) -> None:
         """Write that the driver stops before the budget is used up."""
         self._write({"event": "stop", "reason": reason})
+        self.sync()
+
+    def sync(self) -> None:
+        """Bring onto the disk what was written: once for the end of one trial and the start of the next."""
+        if self.fault is None:
+            try:
+                self._journal.sync()
+            except JournalError as error:
+                self.fault = error
+
+    def _retry(self, number: int, reason: str, **counts: int) -> None:
+        attempt = self.state.trials[number].attempt + 1
+        self._write({"event": "retry", "trial": number, "attempt": attempt, "reason": reason, **counts})
 
     def _assignment(self, trial: TrialState) -> Assignment:
         return Assignment(
@@ -145,7 +204,10 @@ class Ledger:
             config=dict(trial.config),
             settings=dict(self.state.header.get("settings", {})),
             folder=str(trial_folder(self.folder, trial.id)),
-            cpus=float(self.state.header.get("resources", {}).get("cpus", 1.0)),
+            cpus=float(self.state.resources.get("cpus", 1.0)),
+            gpus=float(self.state.resources.get("gpus", 0.0)),
+            attempt=trial.attempt,
+            micro_batch_halvings=trial.halvings,
         )
 
     def _write(self, event: dict[str, Any]) -> bool:
@@ -153,7 +215,7 @@ class Ledger:
         if self.fault:
             return False
         try:
-            written = self._journal.append(event)
+            written = self._journal.append(event, sync=False)
         except JournalError as error:
             # Raised from a hook of Tune it would be lost in a log, and the run would go on unrecorded.
             self.fault = error
@@ -164,8 +226,10 @@ class Ledger:
         return True
 
     def _give_up_if_hopeless(self) -> None:
+        if self.state.told < HOPELESS_TRIALS or self.state.best() is not None:
+            return
         failed = self.state.failed
-        if len(failed) >= HOPELESS_TRIALS and not self.state.finished:
+        if len(failed) >= HOPELESS_TRIALS:
             self.fault = EvolveError(
                 f"the first {len(failed)} trials all failed, the last because: {failed[-1].reason} "
                 "(mend it, then `beagle resume` or start anew)"

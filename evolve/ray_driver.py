@@ -1,7 +1,8 @@
-"""The one door to Ray: trials are placed and retried by Ray Tune, and remembered by the ledger.
+"""The door to Ray Tune: it places trials, and the ledger remembers them.
 
 Tune's own snapshots lose trials when its driver is killed, so nothing here relies on them: a resumed run replays the
-journal and opens a new Tuner for what is still to do. Workers find their last checkpoint in the trial's own folder.
+journal and opens a new Tuner for what is still to do. Nor does Tune retry: an attempt that failed is handed out again
+by the ledger, as a new trial of Tune's with the same folder, where the worker finds the last checkpoint.
 """
 
 import json
@@ -10,96 +11,64 @@ import os
 import shutil
 import signal
 import threading
+import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.tune import Callback
+from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
 
+from evolve.control import forget_stop, requested_stop
 from evolve.journal import Journal, RunState
 from evolve.ledger import Ledger, OnEvent
-from evolve.space import EvolveError
+from evolve.ray_session import connected, nodes
+from evolve.resources import Resources
 from evolve.trainable import WORKER_DIED, Assignment, Objective, Outcome, failure_reason, run_trial
+from evolve.watchdog import Watchdog
+from evolve.worker_state import BetweenTrials, ProcessState, clean_up
+
+__all__ = ["Resources", "run_evolution", "session_with_room"]
 
 logger = logging.getLogger(__name__)
 
 # One no-op snapshot at the start and one at the end are enough: the journal remembers, not Tune.
 TUNE_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # the searcher itself hands out no more than there is room for
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "86400",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+LOOK_S = 1.0  # between two looks at requests to stop and at silent trials
+SPARED = 8  # trials that ended last and are kept whole
+COUNT_S = 5.0  # between two looks at what the cluster holds
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What each trial gets, and how many run at once.
-
-    Attributes:
-        cpus: CPUs per trial, and its number of threads; over 0.
-        gpus: GPUs per trial; a fraction lets trials share one.
-        concurrent: Most trials at once; None takes what the cluster holds.
-        retries: How often a trial whose worker died or raised is started again.
-        address: Ray cluster to join; None starts one on this machine.
-    """
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-    concurrent: int | None = None
-    retries: int = 2
-    address: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.cpus <= 0:
-            raise EvolveError(f"cpus > 0 must hold, but got {self.cpus:g}")
-        if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
-            raise EvolveError(f"gpus must be a fraction of one or a whole number, but got {self.gpus:g}")
-        if self.concurrent is not None and self.concurrent < 1:
-            raise EvolveError(f"concurrent >= 1 must hold, but got {self.concurrent}")
-        if self.retries < 0:
-            raise EvolveError(f"retries >= 0 must hold, but got {self.retries}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain data."""
-        return asdict(self)
-
-    def slots(self, available: dict[str, float]) -> int:
-        """How many trials run at once on a cluster of `available` resources ("CPU", "GPU").
-
-        Raises:
-            EvolveError: Not even one trial fits.
-        """
-        fits = int(available.get("CPU", 0.0) / self.cpus + 1e-9)
-        if self.gpus:
-            fits = min(fits, int(available.get("GPU", 0.0) / self.gpus + 1e-9))
-        if fits < 1:
-            has = f"{available.get('CPU', 0):g} CPUs and {available.get('GPU', 0):g} GPUs"
-            raise EvolveError(
-                f"a trial asks for {self.cpus:g} CPUs and {self.gpus:g} GPUs, but the cluster has {has}: ask for less"
-            )
-        return min(fits, self.concurrent or fits)
+class WorkerRetiredError(RuntimeError):
+    """A worker ends after its trial, rather than carry something over into the next."""
 
 
-def run_evolution(folder: Path, objective: Objective, on_event: OnEvent | None = None) -> RunState:
+def run_evolution(
+    folder: Path,
+    objective: Objective,
+    on_event: OnEvent | None = None,
+    between_trials: BetweenTrials | None = None,
+) -> RunState:
     """Run, or go on with, the evolution whose journal stands in `folder`, until its budget is used up.
 
     Args:
         folder: The run folder, with a journal that holds at least the run's header.
         objective: An importable function that trains one configuration.
         on_event: Called in this process after every event of the journal.
+        between_trials: Importable; called in a worker after each trial to free what the objective's frameworks hold.
 
     Returns:
-        The run's state at the end.
+        The run's state at the end, or where it was asked to stop (`evolve.control`).
 
     Raises:
         EvolveError: Another driver holds the run, the cluster is too small, or the journal can't be written.
@@ -107,39 +76,52 @@ def run_evolution(folder: Path, objective: Objective, on_event: OnEvent | None =
     """
     folder = folder.resolve()  # workers have another current folder
     with Journal(folder / "journal.jsonl") as journal:
+        forget_stop(folder)  # one for a driver of before
         ledger = Ledger(folder, journal, on_event)
         if not ledger.complete:
-            header = ledger.state.header["resources"]
-            _drive(ledger, objective, Resources(**header))
+            _drive(ledger, _trainable(objective, between_trials, ledger), Resources.of(ledger.state))
         if ledger.fault:
             raise ledger.fault
         if not ledger.complete:
-            ledger.stop("interrupted")
-            raise KeyboardInterrupt
+            ledger.stop("asked to stop" if ledger.stopping else "interrupted")
+            if not ledger.stopping:
+                raise KeyboardInterrupt
+        forget_stop(folder)
         return ledger.state
 
 
-def _drive(ledger: Ledger, objective: Objective, resources: Resources) -> None:
+@contextmanager
+def session_with_room(resources: Resources) -> Iterator[None]:
+    """Join or start Ray, and see whether a trial fits, before a run is begun; evolutions inside use this session.
+
+    Raises:
+        EvolveError: No cluster answers, or not even one trial fits.
+    """
+    with connected(resources.address, resources.cpus):
+        resources.slots(nodes())
+        yield
+
+
+def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
     os.environ.update(TUNE_ENVIRONMENT)
     # Signals last, since Ray sets handlers of its own when it starts.
-    with connected(resources, ledger.folder), quiet_tune(), terminated_as_interrupted():
-        slots = min(resources.slots(ray.cluster_resources()), ledger.remaining)
+    with connected(resources.address, resources.cpus), quiet_tune(), terminated_as_interrupted():
+        floor = Floor(ledger, resources)
         storage = ledger.folder / "ray"
         tuner = tune.Tuner(
-            tune.with_resources(_trainable(objective), {"cpu": resources.cpus, "gpu": resources.gpus}),
+            tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=LedgerSearcher(ledger),
+                search_alg=LedgerSearcher(floor),
                 num_samples=-1,
-                max_concurrent_trials=slots,
-                trial_dirname_creator=lambda trial: f"{_number(trial):04d}",
-                # A fresh process really frees a GPU's memory; on CPUs a reused one saves importing torch again.
-                reuse_actors=resources.gpus == 0,
+                trial_dirname_creator=lambda trial: f"{_number(trial):04d}-{trial.trial_id}",
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name=f"session-{ledger.state.resumes}",
                 storage_path=str(storage.resolve()),
-                failure_config=tune.FailureConfig(max_failures=resources.retries),
-                callbacks=[LedgerCallback(ledger)],
+                failure_config=tune.FailureConfig(max_failures=0),
+                callbacks=[LedgerCallback(floor)],
+                stop=LedgerStopper(floor),
                 verbose=0,
             ),
         )
@@ -147,40 +129,137 @@ def _drive(ledger: Ledger, objective: Objective, resources: Resources) -> None:
         shutil.rmtree(storage, ignore_errors=True)  # the journal holds all of it
 
 
-def _trainable(objective: Objective) -> Any:
+def _trainable(objective: Objective, between_trials: BetweenTrials | None, ledger: Ledger) -> Any:
+    # What all trials have in common travels once, since Tune keeps several copies of every trial's configuration.
+    settings = dict(ledger.state.header.get("settings", {}))
+
     def beagle_trial(config: dict[str, Any]) -> None:
         def report(epoch: int, metrics: dict[str, float]) -> None:
             tune.report({"epoch": epoch, "epoch_metrics": metrics})
 
-        outcome = run_trial(Assignment(**config["assignment"]), objective, report)
+        before = ProcessState.taken()
+        outcome = run_trial(
+            Assignment(**json.loads(config["assignment"]), settings=settings), objective, report
+        )
         tune.report({"outcome": json.dumps(outcome.to_dict())})  # as text, since Tune flattens nested results
+        reason = clean_up(before, between_trials)
+        if reason or outcome.out_of_memory:
+            raise WorkerRetiredError(reason or "memory ran out")
 
     return beagle_trial
+
+
+class Floor:
+    """Where trials run: which of Tune's is which of ours, how many there is room for, and who has fallen silent."""
+
+    def __init__(self, ledger: Ledger, resources: Resources) -> None:
+        """Count the room.
+
+        Raises:
+            EvolveError: Not even one trial fits.
+        """
+        self.ledger = ledger
+        self.now = False
+        self._resources = resources
+        self._placed: dict[str, int] = {}
+        self._running: dict[int, Any] = {}
+        self._silent: dict[int, str] = {}
+        self._ended: deque[Any] = deque()
+        epochs = (t.seconds / t.epochs for t in ledger.state.finished if t.seconds and t.epochs)
+        self._watchdog = Watchdog(resources.silence_s, max(epochs, default=0.0))
+        self._slots = resources.slots(nodes())
+        self._looked_at = self._counted_at = time.monotonic()
+
+    def has_room(self) -> bool:
+        """Whether one more trial can run now; nodes may come and go."""
+        now = time.monotonic()
+        if now - self._counted_at > COUNT_S:
+            self._counted_at = now
+            self._slots = self._resources.room(nodes())
+        return self.ledger.active < self._slots
+
+    def place(self, trial_id: str, assignment: Assignment) -> None:
+        """Tune's `trial_id` is this attempt from now on."""
+        self._placed[trial_id] = assignment.trial
+
+    def started(self, trial: Any) -> None:
+        """A worker begins with an attempt."""
+        number = self._placed.get(trial.trial_id)
+        if number is not None:
+            self._running[number] = trial
+            self._watchdog.started(number)
+
+    def heard(self, trial: Any) -> int | None:
+        """An attempt reported something; our number of the trial, None for one that has come back already."""
+        number = self._placed.get(trial.trial_id)
+        if number is not None:
+            self._watchdog.heard(number)
+        return number
+
+    def leave(self, trial_id: str) -> int | None:
+        """An attempt is over; our number of the trial, None if it had come back already."""
+        number = self._placed.pop(trial_id, None)
+        if number is not None:
+            self._running.pop(number, None)
+            self._watchdog.ended(number)
+        return number
+
+    def done_with(self, trial: Any) -> None:
+        """Tune keeps all its trials to the end; this leaves of one that ended what is small: half of 30 kB each."""
+        self._ended.append(trial)
+        while len(self._ended) > SPARED:  # Tune still looks at those that ended just now
+            old = self._ended.popleft()
+            old.run_metadata.metric_analysis, old.run_metadata.metric_n_steps = {}, {}
+            old.run_metadata.last_result, old.evaluated_params = {}, {}
+
+    def why(self, number: int, trial: Any) -> str:
+        """Why an attempt failed, in one line."""
+        return self._silent.pop(number, None) or _reason(trial)
+
+    def look(self) -> None:
+        """Now and then: was the run asked to stop, is a trial silent, is everything on the disk?"""
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_S:
+            return
+        self._looked_at = now
+        self.ledger.sync()
+        request = requested_stop(self.ledger.folder)
+        if request:
+            self.ledger.stopping = True
+            self.now = self.now or request == "now"
+        for number in self._watchdog.hung():
+            trial = self._running.get(number)
+            actor = trial.temporary_state.ray_actor if trial else None
+            if actor is not None and number not in self._silent:
+                self._silent[number] = f"it was silent for {self._watchdog.patience_s:.0f} s, so it was ended"
+                ray.kill(actor, no_restart=True)
 
 
 class LedgerSearcher(Searcher):
     """Tune's questions, answered by the ledger. Hooks never raise: that would end the whole experiment."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, floor: Floor) -> None:
         super().__init__()
-        self._ledger = ledger
-        self._numbers: dict[str, int] = {}
+        self._floor = floor
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial for Tune's `trial_id`, or FINISHED."""
-        assignment = self._ledger.next_assignment()
+        """The next trial for Tune's `trial_id`, None for not now, or FINISHED."""
+        floor, ledger = self._floor, self._floor.ledger
+        floor.look()  # Tune's loop rests while there is nothing to run, and asks all the same
+        assignment = ledger.next_assignment() if not ledger.over and floor.has_room() else None
         if assignment is None:
-            return str(Searcher.FINISHED)
-        self._numbers[trial_id] = assignment.trial
-        return {"assignment": assignment.to_dict()}
+            return str(Searcher.FINISHED) if ledger.over else None
+        floor.place(trial_id, assignment)
+        values = assignment.to_dict()
+        del values["settings"]
+        return {"trial": assignment.trial, "assignment": json.dumps(values)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Take in a trial's outcome. Without one it was interrupted and stays open; errors go to the callback."""
-        number = self._numbers.pop(trial_id, None)
-        if number is not None and result and "outcome" in result:
-            self._ledger.ended(number, Outcome(**json.loads(result["outcome"])))
+        """A trial that ends without an outcome was stopped, and stays open; errors go to the callback."""
+        if not error:
+            self._floor.leave(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the journal is the searcher's memory."""
@@ -195,78 +274,81 @@ class LedgerSearcher(Searcher):
 class LedgerCallback(Callback):
     """What Tune's loop tells of running trials, written down."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, floor: Floor) -> None:
+        self._floor = floor
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """A turn of Tune's loop: at least ten a second."""
+        self._floor.look()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker begins with a trial."""
+        self._floor.started(trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """One epoch of a trial."""
-        if "epoch_metrics" in result and "epoch" in result:
-            self._ledger.reported(_number(trial), int(result["epoch"]), dict(result["epoch_metrics"]))
+        """One epoch of a trial, or its outcome."""
+        number = self._floor.heard(trial)
+        if number is None:
+            return
+        if "outcome" in result:
+            self._floor.leave(trial.trial_id)
+            self._floor.ledger.ended(number, Outcome(**json.loads(result["outcome"])))
+        elif "epoch_metrics" in result and "epoch" in result:
+            self._floor.ledger.reported(number, int(result["epoch"]), dict(result["epoch_metrics"]))
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial failed and Tune starts it again."""
-        self._ledger.retried(_number(trial), _reason(trial))
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune is about to put a trial away."""
+        self._floor.done_with(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial failed for good; Tune calls this before it asks for another."""
-        self._ledger.ended(_number(trial), Outcome(None, reason=_reason(trial)))
+        """An attempt failed, or its worker retired; Tune calls this before it asks for another."""
+        number = self._floor.leave(trial.trial_id)
+        if number is not None:
+            reason = self._floor.why(number, trial)
+            memory = "OutOfMemoryError" in reason
+            self._floor.ledger.failed(number, reason, out_of_memory=memory)
+        self._floor.done_with(trial)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class LedgerStopper(Stopper):
+    """Ends trials at their next report when the run was asked to stop, and all at once when it can't go on."""
+
+    def __init__(self, floor: Floor) -> None:
+        self._floor = floor
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether this trial ends here, its checkpoint written."""
+        return self._floor.ledger.stopping
+
+    def stop_all(self) -> bool:
+        """Whether every trial ends now."""
+        return self._floor.now or self._floor.ledger.fault is not None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 def _number(trial: Any) -> int:
-    return int(trial.config["assignment"]["trial"])
+    return int(trial.config["trial"])
 
 
 def _reason(trial: Any) -> str:
     """Why an attempt failed: what it wrote itself, else what Ray knows of a worker that never came to run it."""
-    note = failure_reason(Path(trial.config["assignment"]["folder"]))
+    note = failure_reason(Path(json.loads(trial.config["assignment"])["folder"]))
     if note != WORKER_DIED:
         return note
     try:
         lines = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()
     except (OSError, TypeError):
         return note
+    if any("OutOfMemoryError" in line for line in lines):
+        return "OutOfMemoryError: Ray ended the worker, since its node ran low on memory"
     return note if not lines or any("actor died" in line for line in lines) else lines[-1].strip()[:300]
-
-
-@contextmanager
-def connected(resources: Resources, folder: Path) -> Iterator[None]:
-    """Join the cluster, or start one on this machine; one that is already joined is used and left alone.
-
-    Args:
-        resources: Which cluster, and the threads of its workers.
-        folder: Where Ray is started. Its workers import from there first, and the user's own folder may well have
-            a `model` or a `dataset` that is not ours.
-
-    Raises:
-        EvolveError: No cluster answers at the address.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    local = resources.address is None
-    options: dict[str, Any] = (
-        {"include_dashboard": False, "object_store_memory": 200_000_000} if local else {}
-    )
-    try:
-        with chdir(folder):
-            ray.init(
-                address="local" if local else resources.address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"env_vars": worker_environment(resources.cpus)},
-                **options,
-            )
-    except ConnectionError as error:
-        raise EvolveError(f"no Ray cluster answers at {resources.address}: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager
@@ -281,16 +363,6 @@ def quiet_tune() -> Iterator[None]:
     finally:
         for each, level in zip(loggers, before, strict=True):
             each.setLevel(level)
-
-
-def worker_environment(cpus: float) -> dict[str, str]:
-    """Environment of a worker: as many threads as the trial has CPUs, and none that spins while it waits.
-
-    Several torch processes on few cores slow each other down more than tenfold when OpenMP's idle threads spin.
-    """
-    threads = str(max(int(cpus), 1))
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return {name: threads for name in names} | {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @contextmanager

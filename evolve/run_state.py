@@ -10,6 +10,7 @@ from evolve.space import EvolveError
 logger = logging.getLogger(__name__)
 
 VERSION = 1
+DRIVER_RESTARTED = "the driver was restarted"
 Event = dict[str, Any]
 Status = Literal["running", "finished", "failed"]
 Metrics = dict[str, float | None]
@@ -30,6 +31,8 @@ class TrialState:
         status: "running" from the ask to the tell, lost workers included.
         attempt: the newest attempt, from 0.
         retries: reason of each attempt after the first.
+        failures: attempts that failed; one that a stopped or dead driver left open did not.
+        halvings: how often the newest attempt's micro-batch is halved, since memory ran out.
         reports: epoch (from 0, in order of arrival) to metrics; None where a metric was not finite. What a
             newer attempt goes through again replaces the older epochs.
         fitness: of the best epoch; None while running, and for a failure.
@@ -47,6 +50,8 @@ class TrialState:
     status: Status = "running"
     attempt: int = 0
     retries: list[str] = field(default_factory=list)
+    failures: int = 0
+    halvings: int = 0
     reports: dict[int, Metrics] = field(default_factory=dict)
     fitness: float | None = None
     reason: str | None = None
@@ -76,6 +81,9 @@ class TrialState:
             raise JournalError(f"trial {self.id} must be running to be retried, but it is {self.status}")
         self.attempt = int(event["attempt"])
         self.retries.append(str(event.get("reason", "")))
+        # Journals of before these keys counted a restarted driver by its reason alone.
+        self.failures = int(event.get("failures", self.failures + (self.retries[-1] != DRIVER_RESTARTED)))
+        self.halvings = int(event.get("halvings", self.halvings))
         self.reported_at = event.get("time")
 
     def _tell(self, event: Event) -> None:
@@ -105,6 +113,7 @@ class RunState:
         resumes: how often the run was taken up again.
         stopped: reason of the newest stop, None while the run goes on.
         updated_at: unix seconds of the newest event.
+        resources: what each trial gets: the header's, or the newest resume's.
     """
 
     header: Event
@@ -113,6 +122,9 @@ class RunState:
     resumes: int = 0
     stopped: str | None = None
     updated_at: float = 0.0
+    resources: dict[str, Any] = field(default_factory=dict)
+    _open: dict[int, TrialState] = field(default_factory=dict, repr=False)
+    _best: TrialState | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -122,7 +134,12 @@ class RunState:
     @property
     def running(self) -> list[TrialState]:
         """Trials asked and not told, in the order of the asks: what a resume must run again."""
-        return [trial for trial in self.trials.values() if trial.status == "running"]
+        return list(self._open.values())
+
+    @property
+    def told(self) -> int:
+        """How many trials have ended, with a fitness or without."""
+        return len(self.trials) - len(self._open)
 
     @property
     def finished(self) -> list[TrialState]:
@@ -136,7 +153,7 @@ class RunState:
 
     def best(self) -> TrialState | None:
         """The fittest trial, the earlier one of equals; None before the first that finished."""
-        return max(self.finished, key=lambda trial: (trial.fitness, -trial.id), default=None)
+        return self._best
 
     def apply(self, event: Event) -> None:
         """Take in one more event, in the journal's order (a live driver keeps its state so).
@@ -152,10 +169,13 @@ class RunState:
             if trial is None:
                 raise JournalError(f"a {kind} must follow an ask, but trial {event['trial']} was never asked")
             {"report": trial._report, "retry": trial._retry, "tell": trial._tell}[kind](event)
+            if kind == "tell":
+                self._close(trial)
         elif kind == "resume":
             self.budget = int(event["trials"])
             self.resumes += 1
             self.stopped = None
+            self.resources = {**self.resources, **event.get("resources", {})}
         elif kind == "stop":
             self.stopped = str(event.get("reason", ""))
         elif kind == "run":
@@ -169,18 +189,31 @@ class RunState:
         if number in self.trials:
             raise JournalError(f"a trial must be asked once, but trial {number} is asked again")
         asked_at = float(event.get("time", 0.0))
-        self.trials[number] = TrialState(number, event["config"], event["origin"], asked_at=asked_at)
+        trial = TrialState(number, event["config"], event["origin"], asked_at=asked_at)
+        self.trials[number] = self._open[number] = trial
+
+    def _close(self, trial: TrialState) -> None:
+        """Count a trial as ended: both are kept, so that a long run's driver need not look through it again."""
+        del self._open[trial.id]
+        if trial.fitness is not None:
+            best = self._best
+            if best is None or best.fitness is None or (trial.fitness, -trial.id) > (best.fitness, -best.id):
+                self._best = trial
 
 
-def fold(events: Iterable[Event]) -> RunState:
+def fold(events: Iterable[Event], state: RunState | None = None, first: int = 1) -> RunState:
     """Fold the events of a journal, in its order, into the state of the run.
+
+    Args:
+        events: All events, or those after the ones that `state` holds already.
+        state: Where an earlier fold ended; it is gone on with in place.
+        first: The journal's line of the first of the events.
 
     Raises:
         JournalError: the first event is no run event of this version, or an event does not follow from those
             before it or lacks a key (its number, from 1, is the journal's line).
     """
-    state: RunState | None = None
-    for number, event in enumerate(events, start=1):
+    for number, event in enumerate(events, start=first):
         try:
             if state is None:
                 state = _begin(event)
@@ -201,4 +234,9 @@ def _begin(event: Event) -> RunState:
         raise JournalError(f"a journal must begin with a run event, but got {event.get('event')!r}")
     if event.get("version") != VERSION:
         raise JournalError(f"the journal's version must be {VERSION}, but got {event.get('version')!r}")
-    return RunState(header=event, budget=int(event["trials"]), updated_at=float(event.get("time", 0.0)))
+    return RunState(
+        header=event,
+        budget=int(event["trials"]),
+        updated_at=float(event.get("time", 0.0)),
+        resources=dict(event.get("resources") or {}),
+    )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evolve.journal import RunState, TrialState, fold, read_journal
+from evolve.journal import JournalReader, RunState, TrialState, fold, read_journal
 from evolve.ledger import trial_folder
 from evolve.space import EvolveError
 from evolve.trainable import FAILURE_NOTE
@@ -275,6 +275,7 @@ class LiveMirror:
         """
         self._folder = folder.resolve()  # a driver changes the current folder for a moment
         self._mirror = Mirror(folder, store)
+        self._journal = JournalReader(self._folder / "journal.jsonl")
         self._period_s = period_s
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
@@ -306,7 +307,7 @@ class LiveMirror:
 
     def _push(self, *, final: bool) -> None:
         try:
-            self._mirror.push(fold(read_journal(self._folder / "journal.jsonl")), final=final)
+            self._mirror.push(self._journal.state(), final=final)
             self.problem = None
         except EvolveError as error:
             if self.problem is None:
@@ -349,3 +350,64 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         elif value is not None:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+COMMAND_TAG = "beagle.command"
+
+
+def make_store(uri: str) -> None:
+    """Make a SQLite store that is not there yet, before a command and its reader both would, at the same time.
+
+    Args:
+        uri: Tracking URI; one that is no SQLite file is left alone.
+
+    Raises:
+        TrackingError: It can't be made.
+    """
+    os.environ.update(ENVIRONMENT)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    database = uri.removeprefix("sqlite:///")
+    if database == uri or Path(database).is_file():
+        return
+    try:
+        MlflowClient(uri).search_experiments()
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(
+            f"{uri}: the store can't be made: {str(error).strip().splitlines()[0][:200]}"
+        ) from error
+
+
+def read_metrics(uri: str, tag: str) -> list[dict[str, float]]:
+    """Metrics of the MLflow runs that a command logged for one trial, a row per step.
+
+    Args:
+        uri: Tracking URI.
+        tag: What the command's environment tells MLflow's client to tag its runs with, under `COMMAND_TAG`.
+
+    Returns:
+        Rows in the order of the steps, with "step"; of several runs the newer one's values count. Empty while there
+        is no run, or no answer.
+    """
+    os.environ.update(ENVIRONMENT)
+    from mlflow import MlflowClient
+    from mlflow.entities import ViewType
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    rows: dict[int, dict[str, float]] = {}
+    try:
+        client = MlflowClient(uri)
+        ids = [experiment.experiment_id for experiment in client.search_experiments(ViewType.ALL)]
+        found = client.search_runs(
+            ids, f"tags.`{COMMAND_TAG}` = '{tag}'", order_by=["attributes.start_time ASC"]
+        )
+        for run in found:
+            for name in run.data.metrics:
+                for point in client.get_metric_history(run.info.run_id, name):
+                    rows.setdefault(point.step, {"step": float(point.step)})[name] = point.value
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        logger.info("MLflow at %s gave no metrics: %s", uri, str(error).strip().split("\n")[0][:200])
+    return [rows[step] for step in sorted(rows)]

@@ -36,6 +36,10 @@ class Assignment:
         settings: What the run's header says for every trial (data, model, epochs, ...); opaque to evolve.
         folder: Where the trial writes, the same at every attempt.
         cpus: CPUs that this trial may use, hence its number of threads.
+        gpus: GPUs that it has, all on one node; a fraction where trials share one.
+        attempt: Which attempt this is, from 0.
+        micro_batch_halvings: How often its micro-batch is to be halved, since larger ones did not fit into memory.
+            The nominal batch stays.
     """
 
     trial: int
@@ -43,6 +47,9 @@ class Assignment:
     settings: dict[str, Any]
     folder: str
     cpus: float = 1.0
+    gpus: float = 0.0
+    attempt: int = 0
+    micro_batch_halvings: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -61,6 +68,7 @@ class Outcome:
         result: What the objective leaves for the export (anchors, path of the best weights, notes).
         seconds: Wall-clock time spent, all attempts together where the objective knows it.
         halt: The reason holds for every trial (the disk is full): the run must stop, and this trial stays open.
+        out_of_memory: The reason is that memory ran out, host's or device's: a smaller micro-batch may do.
     """
 
     fitness: float | None
@@ -70,6 +78,7 @@ class Outcome:
     result: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     halt: bool = False
+    out_of_memory: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -83,8 +92,9 @@ def run_trial(assignment: Assignment, objective: Objective, report: Report) -> O
     """Run one attempt of a trial in this process.
 
     A ValueError means that the configuration can't work, so it is an outcome: the same attempt would fail again. A
-    full disk is one too, and halts the run: every other trial would fail of it. Any other exception is left to the
-    caller, which may retry; its last line is kept in the trial's folder, since what crosses processes loses it.
+    full disk is one too, and halts the run: every other trial would fail of it. So is memory that ran out, which a
+    smaller micro-batch may mend. Any other exception is left to the caller, which may retry; its last line is kept
+    in the trial's folder, since what crosses processes loses it.
 
     Args:
         assignment: The trial.
@@ -107,20 +117,48 @@ def run_trial(assignment: Assignment, objective: Objective, report: Report) -> O
             return objective(assignment, report)
         except Exception as error:
             logging.getLogger(__name__).exception("trial %d failed", assignment.trial)
-            halt = disk_is_full(error)
-            if halt or isinstance(error, ValueError):
-                return Outcome(None, reason=one_line(error), seconds=time.monotonic() - started, halt=halt)
-            note.write_text(one_line(error) + "\n" + traceback.format_exc(), encoding="utf-8")
+            halt, memory = disk_is_full(error), memory_ran_out(error)
+            if halt or memory or isinstance(error, ValueError):
+                seconds = time.monotonic() - started
+                return Outcome(
+                    None,
+                    reason=one_line(error),
+                    seconds=seconds,
+                    halt=halt,
+                    out_of_memory=memory and not halt,
+                )
+            with contextlib.suppress(OSError):  # the exception counts, not that its note found no room
+                note.write_text(one_line(error) + "\n" + traceback.format_exc(), encoding="utf-8")
             raise
 
 
-def disk_is_full(error: BaseException | None) -> bool:
+def disk_is_full(error: BaseException) -> bool:
     """Whether `error`, or what caused it, is a disk or a quota without room."""
+    return any(
+        isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in _causes(error)
+    )
+
+
+# What frameworks say where they have no class for it; this room imports none of them.
+MEMORY_SIGNS = ("out of memory", "alloc_failed", "can't allocate memory", "cannot allocate memory")
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether `error`, or what caused it, is that the host's or a device's memory ran out."""
+    return any(
+        isinstance(cause, MemoryError)
+        or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM)
+        or type(cause).__name__ == "OutOfMemoryError"
+        or (isinstance(cause, RuntimeError) and any(sign in str(cause).lower() for sign in MEMORY_SIGNS))
+        for cause in _causes(error)
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it came from, and so on down to the first."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 def failure_reason(folder: Path) -> str:

@@ -6,6 +6,8 @@ Names of their parts are those of published weights, so that these load.
 import torch
 from torch import Tensor, nn
 
+from model.errors import ModelError
+
 BATCH_NORM_EPS = 1e-3  # both as in YOLOv5, whose weights expect them
 BATCH_NORM_MOMENTUM = 0.03
 
@@ -15,14 +17,60 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
 
 
+class Conv2d(nn.Conv2d):
+    """A convolution that trains to the same bits on one CPU thread as on several.
+
+    On one thread PyTorch sends 1×1 kernels to another routine, whose sums are rounded otherwise; batch norm over few
+    values magnifies that a thousandfold. Here oneDNN does them on any number of threads, in about the same time.
+    Inference is left to PyTorch, and so is whatever may be exported or compiled.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (batch, channels in, rows, columns) to (batch, channels out, ...)."""
+        padding = self.padding
+        if self.training and self.kernel_size == (1, 1) and not isinstance(padding, str) and _strays(input):
+            return torch.mkldnn_convolution(
+                input, self.weight, self.bias, padding, self.stride, self.dilation, self.groups
+            )
+        return super().forward(input)
+
+
+def _strays(x: Tensor) -> bool:
+    """Whether PyTorch would take its own routine for a 1×1 kernel just because there is one thread."""
+    return (
+        torch.get_num_threads() == 1
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and x.shape[0] > 1
+        and x.numel() > 0
+        and torch._C._has_mkldnn
+        and not torch.is_autocast_enabled("cpu")
+        and not bool(torch.compiler.is_compiling())
+    )
+
+
+class Mish(nn.Mish):
+    """Mish, x · tanh(softplus(x)), rounded as Scaled-YOLOv4's own where there is no fused kernel to agree with.
+
+    PyTorch's CPU kernel differs from the formula in the last bit, which batch norm magnifies; on a GPU its fused
+    kernel is taken.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map a tensor to one of its shape."""
+        if input.device.type == "cpu":
+            return input * nn.functional.softplus(input).tanh()
+        return super().forward(input)
+
+
 class Conv(nn.Module):
     """Convolution without bias, batch normalisation, SiLU.
 
     Args:
         c_in: channels in.
         c_out: channels out.
-        kernel: side of the kernel.
-        stride: step of the kernel.
+        kernel: side of the kernel, or its (rows, columns).
+        stride: step of the kernel, or its (rows, columns).
         padding: None is half the kernel, which keeps the size at stride 1.
         groups: groups of the convolution.
         activation: False leaves the SiLU out.
@@ -32,15 +80,14 @@ class Conv(nn.Module):
         self,
         c_in: int,
         c_out: int,
-        kernel: int = 1,
-        stride: int = 1,
+        kernel: int | tuple[int, int] = 1,
+        stride: int | tuple[int, int] = 1,
         padding: int | None = None,
         groups: int = 1,
         activation: bool = True,
     ) -> None:
         super().__init__()
-        padding = kernel // 2 if padding is None else padding
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
+        self.conv = Conv2d(c_in, c_out, kernel, stride, _pad(kernel, padding), groups=groups, bias=False)
         self.bn = batch_norm(c_out)
         self.act: nn.Module = nn.SiLU(inplace=True) if activation else nn.Identity()
 
@@ -48,6 +95,12 @@ class Conv(nn.Module):
         """Map (batch, c_in, rows, columns) to (batch, c_out, rows / stride, columns / stride)."""
         y: Tensor = self.act(self.bn(self.conv(x)))
         return y
+
+
+def _pad(kernel: int | tuple[int, int], padding: int | None) -> int | tuple[int, int]:
+    if padding is not None:
+        return padding
+    return kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
 
 
 class Bottleneck(nn.Module):
@@ -93,43 +146,11 @@ class C3(nn.Module):
         self.cv1 = Conv(c_in, hidden, 1)
         self.cv2 = Conv(c_in, hidden, 1)
         self.cv3 = Conv(2 * hidden, c_out, 1)
-        self.m = bottlenecks(hidden, number, shortcut, groups)
+        self.m: nn.Module = bottlenecks(hidden, number, shortcut, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, c_in, rows, columns) to (batch, c_out, rows, columns)."""
         y: Tensor = self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
-        return y
-
-
-class BottleneckCSP(nn.Module):
-    """Cross-stage partial block with plain convolutions and one batch normalisation over both branches.
-
-    Source: CSPNet (Wang et al. 2019), https://arxiv.org/abs/1911.11929, as YOLOv5 up to v3.1 uses it.
-    """
-
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        number: int = 1,
-        shortcut: bool = True,
-        groups: int = 1,
-        expansion: float = 0.5,
-    ) -> None:
-        super().__init__()
-        hidden = int(c_out * expansion)
-        self.cv1 = Conv(c_in, hidden, 1)
-        self.cv2 = nn.Conv2d(c_in, hidden, 1, bias=False)
-        self.cv3 = nn.Conv2d(hidden, hidden, 1, bias=False)
-        self.cv4 = Conv(2 * hidden, c_out, 1)
-        self.bn = batch_norm(2 * hidden)
-        self.act: nn.Module = nn.SiLU(inplace=True)
-        self.m = bottlenecks(hidden, number, shortcut, groups)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, c_in, rows, columns) to (batch, c_out, rows, columns)."""
-        both = torch.cat((self.cv3(self.m(self.cv1(x))), self.cv2(x)), 1)
-        y: Tensor = self.cv4(self.act(self.bn(both)))
         return y
 
 
@@ -204,5 +225,13 @@ class Concat(nn.Module):
         self.dimension = dimension
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
-        """Map tensors of one batch and size to one of all their channels, in the order given."""
+        """Map tensors of one batch and size to one of all their channels, in the order given.
+
+        Raises:
+            ModelError: their sizes differ.
+        """
+        sizes = {tuple(x.shape[2:]) for x in inputs}
+        if len(sizes) > 1:
+            listed = ", ".join(f"{rows}×{columns}" for rows, columns in sorted(sizes))
+            raise ModelError(f"its inputs must have one size, but got {listed} cells")
         return torch.cat(inputs, self.dimension)

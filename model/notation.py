@@ -1,13 +1,13 @@
 """Values of a model file to ours and back: rows, arguments, activations, anchors. No torch, no eval."""
 
 import re
-from dataclasses import dataclass
 from math import log2
 from reprlib import repr as shorten
 from typing import Any
 
 import numpy as np
 
+from model.families import LEAKY_RELU, Activation
 from model.rows import RULES, Argument, ModelError, Row, check_module, nearest
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
@@ -25,15 +25,8 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 ACTIVATIONS = ("nn.Identity", *(name for name, rule in RULES.items() if "in_place" in rule.parameters))
 
 
-@dataclass(frozen=True)
-class Activation:
-    """The activation that takes the place of SiLU: a name of `ACTIVATIONS`, and the slope of a LeakyReLU."""
-
-    module: str
-    slope: float | None = None
-
-    def __str__(self) -> str:
-        return f"{self.module}({'' if self.slope is None else self.slope})"
+SHORT = {name.removeprefix("nn.").lower(): Activation(name) for name in ACTIVATIONS}
+SHORT |= {"leaky": LEAKY_RELU, "leakyrelu": LEAKY_RELU}
 
 
 def read_whole(value: Any, low: int, high: int, what: str) -> int:
@@ -103,12 +96,16 @@ def flow(value: Any) -> str:
 
 
 def read_activation(raw: Any, where: str) -> Activation | None:
-    """Read "nn.LeakyReLU(0.1)"; None stands for SiLU. Whether it works in place is ours to say."""
+    """Read "nn.LeakyReLU(0.1)", or a short name: "mish", "leaky". Whether it works in place is ours to say."""
     if raw is None:
         return None
+    if str(raw).lower() in SHORT:
+        return SHORT[str(raw).lower()]
     match = re.fullmatch(r"(?:torch\.)?(nn\.\w+)(?:\(([^()]*)\))?", str(raw).strip())
     if match is None or match[1] not in ACTIVATIONS:
-        raise ModelError(f"{where}: unknown activation {shorten(raw)}; {nearest(str(raw), ACTIVATIONS)}")
+        raise ModelError(
+            f"{where}: unknown activation {shorten(raw)}; {nearest(str(raw), (*ACTIVATIONS, *SHORT))}"
+        )
     slope = None
     for piece in filter(None, (part.strip() for part in (match[2] or "").split(","))):
         if re.fullmatch(r"(inplace\s*=\s*)?(True|False)", piece):
@@ -119,7 +116,7 @@ def read_activation(raw: Any, where: str) -> Activation | None:
                 f"{where}: activation {match[1]} takes no {piece!r:.80}, but the file has {shorten(raw)}"
             )
         slope = float(number)
-    return None if match[1] == "nn.SiLU" else Activation(match[1], slope)
+    return Activation(match[1], slope)
 
 
 def read_anchors(raw: Any, levels: int, where: str) -> Anchors:
@@ -165,6 +162,21 @@ def order_anchors(anchors: Anchors, strides: tuple[int, ...]) -> tuple[Anchors, 
     areas = np.prod(np.asarray(anchors), axis=2).mean(axis=1)
     turned = bool((areas[-1] - areas[0]) * (strides[-1] - strides[0]) < 0)
     return (anchors[::-1] if turned else anchors), turned
+
+
+def spread_anchors(anchors: Anchors, levels: int, where: str) -> Anchors:
+    """Give another model's anchors to so many levels: small to large, as many to each.
+
+    Raises:
+        ModelError: they can't be shared out evenly; `where` opens the message.
+    """
+    if len(anchors) == levels:
+        return anchors
+    pairs = sorted((pair for level in anchors for pair in level), key=lambda pair: pair[0] * pair[1])
+    if len(pairs) % levels:
+        raise ModelError(f"{where}: {len(pairs)} anchors can't be shared out evenly to {levels} levels")
+    each = len(pairs) // levels
+    return tuple(tuple(pairs[level * each : (level + 1) * each]) for level in range(levels))
 
 
 def level_name(stride: int) -> str:

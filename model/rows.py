@@ -1,23 +1,29 @@
 """What the rows of a model file mean in numbers: arguments, channels and strides. No torch.
 
-A row is `[from, number, module, args]`. `RULES` says what each module's args are and what it does to channels and
-stride; `model.layers.LAYERS` says which class it is. A new module is a line in each.
+A row is `[from, number, module, args]`; `model.rules.RULES` says what each module makes of it.
 """
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, isfinite, prod
-from typing import Literal, TypeAlias
+from math import ceil, prod
 
-Argument: TypeAlias = int | float | str | tuple[int, ...] | None
+from model.errors import ModelError, nearest
+from model.rules import KINDS, RULES, Argument, Rule, check_module
+
+__all__ = [
+    "IMAGE",
+    "RULES",
+    "Argument",
+    "Layer",
+    "ModelError",
+    "Row",
+    "check_module",
+    "nearest",
+    "plan_layers",
+]
 
 IMAGE = -1  # the absolute index that stands for the network's input
-
-
-class ModelError(ValueError):
-    """A model file or name that the user can mend; the message is one line that says where."""
 
 
 @dataclass(frozen=True)
@@ -58,116 +64,6 @@ class Layer:
     stack: int
     channels: int
     stride: Fraction
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How a module reads its row.
-
-    Attributes:
-        parameters: names of its args in order, each a key of `KINDS`.
-        required: how many of them a row must give.
-        channels: `widen`: args[0] is the output's channels before `width_multiple`, and the class takes (input
-            channels, output channels, ...); `keep`: as many out as in; `sum`: the inputs laid together; `none`:
-            no output.
-        factor: what one such module does to the stride.
-        repeats: the class takes `number` itself, as its third argument, instead of being stacked.
-    """
-
-    parameters: tuple[str, ...] = ()
-    required: int = 0
-    channels: Literal["widen", "keep", "sum", "none"] = "keep"
-    factor: Callable[[Mapping[str, Argument]], Fraction] = lambda args: Fraction(1)
-    repeats: bool = False
-
-    @property
-    def many(self) -> bool:
-        """Whether the module takes a list of tensors."""
-        return self.channels in ("sum", "none")
-
-
-def _whole(value: Argument, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value < 1_000_000
-
-
-def _positive(value: Argument) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value > 0
-
-
-def _several(value: Argument, low: int, count: int | None = None) -> bool:
-    if not isinstance(value, tuple) or len(value) != (count or max(len(value), 1)):
-        return False
-    return all(_whole(item, low) for item in value)
-
-
-KINDS: dict[str, tuple[Callable[[Argument], bool], str]] = {
-    "channels": (lambda v: _whole(v, 1), "a whole number from 1"),
-    "kernel": (lambda v: _whole(v, 1), "a whole number from 1"),
-    "kernels": (lambda v: _several(v, 1), "a list of whole numbers from 1"),
-    "stride": (lambda v: _whole(v, 1), "a whole number from 1"),
-    "padding": (lambda v: v is None or _whole(v, 0), "None or a whole number from 0"),
-    "groups": (lambda v: _whole(v, 1), "a whole number from 1"),
-    "sides": (lambda v: _several(v, 0, 4), "a list [left, right, top, bottom] of whole numbers"),
-    "expansion": (_positive, "a number over 0"),
-    "slope": (_positive, "a number over 0"),
-    "activation": (lambda v: isinstance(v, bool), "True or False"),
-    "shortcut": (lambda v: isinstance(v, bool), "True or False"),
-    "in_place": (lambda v: isinstance(v, bool), "True or False"),
-    "dimension": (lambda v: _whole(v, 1) and v == 1, "1 (channels)"),
-    "size": (lambda v: v is None, "None (give a scale)"),
-    "scale": (lambda v: _whole(v, 1), "a whole number from 1"),
-    "mode": (lambda v: v in ("nearest", "bilinear", "bicubic"), "'nearest', 'bilinear' or 'bicubic'"),
-    "nc": (lambda v: v == "nc", "the name nc"),
-    "anchors": (lambda v: v == "anchors", "the name anchors"),
-}
-
-
-def _number(args: Mapping[str, Argument], *names: str) -> Fraction:
-    """Return the first of the named arguments that a row gives, or 1."""
-    given = (args[name] for name in names if name in args)
-    return Fraction(next((value for value in given if isinstance(value, int)), 1))
-
-
-_CONV = ("channels", "kernel", "stride", "padding", "groups", "activation")
-_BLOCK = ("channels", "shortcut", "groups", "expansion")
-
-RULES: dict[str, Rule] = {
-    "Conv": Rule(_CONV, 1, "widen", lambda args: _number(args, "stride")),
-    "Focus": Rule(_CONV, 1, "widen", lambda args: 2 * _number(args, "stride")),
-    "Bottleneck": Rule(_BLOCK, 1, "widen"),
-    "BottleneckCSP": Rule(_BLOCK, 1, "widen", repeats=True),
-    "C3": Rule(_BLOCK, 1, "widen", repeats=True),
-    "SPP": Rule(("channels", "kernels"), 1, "widen"),
-    "SPPF": Rule(("channels", "kernel"), 1, "widen"),
-    "Concat": Rule(("dimension",), 0, "sum"),
-    "nn.Upsample": Rule(("size", "scale", "mode"), 2, "keep", lambda args: 1 / _number(args, "scale")),
-    "nn.MaxPool2d": Rule(
-        ("kernel", "stride", "padding"), 1, "keep", lambda args: _number(args, "stride", "kernel")
-    ),
-    "nn.ZeroPad2d": Rule(("sides",), 1),
-    "nn.Identity": Rule(),
-    "nn.ReLU": Rule(("in_place",)),
-    "nn.SiLU": Rule(("in_place",)),
-    "nn.Mish": Rule(("in_place",)),
-    "nn.Hardswish": Rule(("in_place",)),
-    "nn.LeakyReLU": Rule(("slope", "in_place")),
-    "Detect": Rule(("nc", "anchors"), 2, "none"),
-}
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message: the known name most like `name`, or all of them where none is."""
-    known = list(known)
-    name = name[:80]
-    lowered = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), lowered, n=1)
-    return f"did you mean {lowered[close[0]]!r}?" if close else f"known: {', '.join(known)}"
-
-
-def check_module(name: object, at: str) -> None:
-    """Raise ModelError, opened by `at`, where `name` is no key of `RULES`."""
-    if not isinstance(name, str) or name not in RULES:
-        raise ModelError(f"{at}: unknown module {name!r:.80}; {nearest(str(name), RULES)}")
 
 
 def repeats(number: int, depth: float) -> int:
@@ -245,19 +141,44 @@ def _check_arguments(row: Row, at: str) -> None:
 
 def _work_out(row: Row, blank: Layer, inputs: list[int], scales: tuple[float, float], at: str) -> Layer:
     rule = RULES[row.module]
-    args = row.args
+    named = dict(zip(rule.parameters, row.args, strict=False))
     number = repeats(row.number, scales[0])
     stack = 1 if rule.repeats else number
-    stride = blank.stride * prod([rule.factor(dict(zip(rule.parameters, args, strict=False)))] * stack)
-    if rule.channels == "widen":
-        out = widen(int(_number({"channels": args[0]}, "channels")), scales[1])
-        args = (inputs[0], out, number, *args[1:]) if rule.repeats else (inputs[0], out, *args[1:])
-        if stack > 1 and out != inputs[0]:
-            raise ModelError(
-                f"{at}: {stack} in a stack must keep the channels, but {inputs[0]} go in and {out} come out"
-            )
+    stride = blank.stride * prod([rule.factor(named)] * stack)
+    args, out = row.args, sum(inputs)
+    fault = None if rule.many else rule.fault(named, inputs[0])
+    if fault is not None:
+        raise ModelError(f"{at}: {fault}")
+    if rule.channels in ("widen", "same"):
+        args, out = _widened(row, inputs[0], number, scales[1])
+        _check_channels(rule, inputs[0], out, stack, at)
     elif rule.channels == "none":
         out, args = 0, tuple(inputs)
-    else:
-        out = sum(inputs)
+    elif rule.channels == "keep":
+        out = _kept(inputs[0], rule.gain(named), stack, at)
     return Layer(blank.index, blank.sources, row.module, args, stack, out, stride)
+
+
+def _widened(row: Row, channels: int, number: int, width: float) -> tuple[tuple[Argument, ...], int]:
+    """Arguments of the constructor and channels out, of a row whose first argument is its channels."""
+    rule, asked = RULES[row.module], row.args[0]
+    out = widen(asked if isinstance(asked, int) else 1, width)
+    if rule.channels == "same":
+        return (out, *row.args[1:]), out
+    return (channels, out, *((number,) if rule.repeats else ()), *row.args[1:]), out
+
+
+def _check_channels(rule: Rule, channels: int, out: int, stack: int, at: str) -> None:
+    if rule.channels == "same" and out != channels:
+        raise ModelError(f"{at}: it must keep the channels, but {channels} go in and {out} are asked for")
+    if stack > 1 and out != channels:
+        raise ModelError(
+            f"{at}: {stack} in a stack must keep the channels, but {channels} go in and {out} come out"
+        )
+
+
+def _kept(channels: int, gain: Fraction, stack: int, at: str) -> int:
+    out = channels * prod([gain] * stack)
+    if out.denominator != 1:
+        raise ModelError(f"{at}: {stack} in a stack need more channels than the {channels} that go in")
+    return int(out)

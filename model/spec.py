@@ -14,8 +14,9 @@ from typing import Any
 import yaml
 from numpy.typing import ArrayLike
 
+from model.errors import ModelError, nearest
+from model.families import FAMILIES, Activation, guess_family
 from model.notation import (
-    Activation,
     Anchors,
     flow,
     format_px,
@@ -28,16 +29,30 @@ from model.notation import (
     read_factor,
     read_rows,
     read_whole,
+    spread_anchors,
 )
-from model.rows import Layer, ModelError, Row, nearest, plan_layers
+from model.options import OPTION_KEYS, Options, read_options, split_options
+from model.rows import Layer, Row, plan_layers
 from model.zoo import zoo_names, zoo_text
 
-__all__ = ["Activation", "ModelError", "ModelSpec", "Row", "load_spec", "spec_to_yaml", "zoo_names"]
+__all__ = [
+    "Activation",
+    "ModelError",
+    "ModelSpec",
+    "Options",
+    "Row",
+    "load_spec",
+    "spec_to_yaml",
+    "zoo_names",
+]
 
 MINIMAL_GRID = 32  # image sizes are multiples of at least this, whatever the strides, as in YOLOv5
 MAX_CLASSES = 100_000
 MAX_ANCHORS = 1_000
-KEYS = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head", "activation", "ch", "name")
+KEYS = (
+    *("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head", "activation", "ch", "name"),
+    *OPTION_KEYS,
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,8 @@ class ModelSpec:
         backbone: rows as written.
         head: rows as written, counted on from the backbone; the last is Detect.
         channels: channels of the image.
-        activation: None is SiLU.
+        activation: of every convolution; None is the family's own.
+        options: what else it is told.
         notes: what was decided or mended while reading, a line each.
 
     Raises:
@@ -69,6 +85,7 @@ class ModelSpec:
     head: tuple[Row, ...]
     channels: int = 3
     activation: Activation | None = None
+    options: Options = field(default_factory=Options)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
@@ -76,6 +93,9 @@ class ModelSpec:
         read_whole(self.channels, 1, MAX_CLASSES, f"{self.name}: ch (image channels)")
         read_factor(self.depth, f"{self.name}: depth_multiple")
         read_factor(self.width, f"{self.name}: width_multiple")
+        scales = self.options.scale_xy
+        if scales is not None and len(scales) != len(self.strides):
+            raise ModelError(f"{self.name}: scale_xy must be {len(self.strides)} numbers, but got {scales}")
         if read_anchors(self.anchors, len(self.strides), self.name) != self.anchors:
             raise ModelError(
                 f"{self.name}: anchors must be nested tuples of floats, but got {shorten(self.anchors)}"
@@ -97,6 +117,11 @@ class ModelSpec:
         return _strides(self.layers, self.name)
 
     @property
+    def image_size(self) -> int:
+        """Px that the model is meant for: what its file says, else 640, or 1280 with a stride of 64 or more."""
+        return self.options.image_size or (640 if max(self.strides) < 64 else 1280)
+
+    @property
     def grid(self) -> int:
         """What image sizes must be a multiple of, in px."""
         return max(*self.strides, MINIMAL_GRID)
@@ -112,6 +137,7 @@ class ModelSpec:
             "anchors": [[list(pair) for pair in level] for level in self.anchors],
             "backbone": [plain_row(row) for row in self.backbone],
             "head": [plain_row(row) for row in self.head],
+            **self.options.to_dict(),
         }
         return known if self.activation is None else {**known, "activation": str(self.activation)}
 
@@ -143,8 +169,8 @@ def load_spec(
     """Read a model's description.
 
     Args:
-        name_or_path: a zoo name ("yolov5n"), a path that ends in .yaml or .yml, a spec, or what its `to_dict`
-            gave.
+        name_or_path: a zoo name ("yolov5n") or a path that ends in .yaml or .yml, either with options behind it
+            (see `model.options`); a spec; or what its `to_dict` gave.
         classes: takes the place of the file's `nc`.
         anchors: takes the place of the file's, px, shape (levels, per level, 2) or (levels, per level * 2).
 
@@ -159,7 +185,7 @@ def load_spec(
     elif isinstance(name_or_path, Mapping):
         where, raw, notes = str(name_or_path.get("name", "model")), dict(name_or_path), ()
     else:
-        where, raw, notes = *_read(name_or_path), ()
+        where, raw, notes = _read(name_or_path)
     if classes is not None:
         raw["nc"] = classes
     if anchors is not None:
@@ -180,6 +206,7 @@ def spec_to_yaml(spec: ModelSpec) -> str:
         lines.append(f"ch: {spec.channels}  # image channels")
     if spec.activation is not None:
         lines.append(f"activation: {spec.activation}")
+    lines += [f"{name}: {flow(value)}" for name, value in spec.options.to_dict().items()]
     lines.append("anchors:  # width,height in px, one line per level")
     for stride, level in zip(spec.strides, spec.anchors, strict=True):
         pairs = ", ".join(f"{format_px(width)},{format_px(height)}" for width, height in level)
@@ -193,22 +220,10 @@ def spec_to_yaml(spec: ModelSpec) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _read(name_or_path: str | Path) -> tuple[str, dict[str, Any]]:
-    """Return where messages shall point, and the file's mapping."""
-    name, path = str(name_or_path), Path(name_or_path)
-    if name in zoo_names():
-        where, text = name, zoo_text(name)
-    elif path.suffix in (".yaml", ".yml"):
-        where = name
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            hint = f"; the name {path.stem!r} is in the zoo" if path.stem in zoo_names() else ""
-            raise ModelError(f"{path}: there is no such file{hint}") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"{path}: the file can't be read: {error}") from error
-    else:
-        raise ModelError(f"unknown model {name!r}, and no path to a .yaml; {nearest(name, zoo_names())}")
+def _read(name_or_path: str | Path) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """Return where messages shall point, the file's mapping with the options behind its name, and notes."""
+    name, options = split_options(str(name_or_path))
+    where, text = _read_text(name)
     try:
         raw = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -217,7 +232,40 @@ def _read(name_or_path: str | Path) -> tuple[str, dict[str, Any]]:
         raise ModelError(
             f"{where}: a model file must be a mapping with {', '.join(KEYS[:6])}, but got {shorten(raw)}"
         )
-    return where, {"name": path.stem, **raw}
+    raw = {"name": Path(name).stem if name not in zoo_names() else name, **raw, **options}
+    return where, *_with_family(raw, where)
+
+
+def _read_text(name: str) -> tuple[str, str]:
+    path = Path(name)
+    if name in zoo_names():
+        return name, zoo_text(name)
+    if path.suffix not in (".yaml", ".yml"):
+        raise ModelError(f"unknown model {name!r}, and no path to a .yaml; {nearest(name, zoo_names())}")
+    try:
+        return name, path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        hint = f"; the name {path.stem!r} is in the zoo" if path.stem in zoo_names() else ""
+        raise ModelError(f"{path}: there is no such file{hint}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: the file can't be read: {error}") from error
+
+
+def _with_family(raw: dict[str, Any], where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Say which program a file without `family` was written for: only files of other programs come without."""
+    if raw.get("family") is not None or not all(
+        isinstance(raw.get(key), list) for key in ("backbone", "head")
+    ):
+        return raw, ()
+    family = guess_family(read_rows(raw["backbone"] + raw["head"], 0, where))
+    if family == "yolov5":
+        return raw, ()
+    about = FAMILIES[family]
+    note = (
+        f"{where}: its modules are those of {family}, whose activations are taken: {about.backbone}, "
+        f"and {about.joint} where blocks join (the key family says otherwise)"
+    )
+    return {**raw, "family": family}, (note,)
 
 
 def _from_mapping(raw: Mapping[str, Any], where: str) -> ModelSpec:
@@ -230,6 +278,10 @@ def _from_mapping(raw: Mapping[str, Any], where: str) -> ModelSpec:
     channels = read_whole(raw.get("ch", 3), 1, MAX_CLASSES, f"{where}: ch (image channels)")
     strides = _strides(plan_layers(backbone + head, (depth, width), where, channels), where)
     anchors, mended = _mend_anchors(raw["anchors"], strides, where)
+    options = read_options(raw, where)
+    activation = read_activation(raw.get("activation"), where)
+    if {activation} == {options.about.backbone, options.about.head, options.about.joint}:
+        activation = None
     return ModelSpec(
         name=str(raw.get("name", "model")),
         classes=read_whole(raw["nc"], 1, MAX_CLASSES, f"{where}: nc (classes)"),
@@ -239,7 +291,8 @@ def _from_mapping(raw: Mapping[str, Any], where: str) -> ModelSpec:
         backbone=backbone,
         head=head,
         channels=channels,
-        activation=read_activation(raw.get("activation"), where),
+        activation=activation,
+        options=options,
         notes=notes + mended,
     )
 
@@ -254,6 +307,8 @@ def _strides(layers: tuple[Layer, ...], where: str) -> tuple[int, ...]:
 
 
 def _mend_anchors(raw: Any, strides: tuple[int, ...], where: str) -> tuple[Anchors, tuple[str, ...]]:
+    if isinstance(raw, str):
+        return _borrow_anchors(raw, strides, where)
     if isinstance(raw, int):  # YOLOv5 takes a bare count for "fit them to the data"
         count = read_whole(raw, 1, MAX_ANCHORS, f"{where}: anchors per level")
         note = f"{where}: anchors are only counted ({count} a level): squares stand in until they are fitted"
@@ -263,6 +318,16 @@ def _mend_anchors(raw: Any, strides: tuple[int, ...], where: str) -> tuple[Ancho
         f"{where}: anchors ran against strides {', '.join(map(str, strides))}: their levels were turned round"
     )
     return anchors, (note,) * turned
+
+
+def _borrow_anchors(lender: str, strides: tuple[int, ...], where: str) -> tuple[Anchors, tuple[str, ...]]:
+    """The anchors of another model, named by zoo name or path."""
+    if isinstance(_read(lender)[1].get("anchors"), str):
+        raise ModelError(f"{where}: anchors must be those of {lender}, but that model has none of its own")
+    spec = load_spec(lender)
+    lent = spread_anchors(spec.anchors, len(strides), f"{where}: anchors of {lender}")
+    note = f"{where}: the anchors are those of {spec.name}, which is meant for {spec.image_size} px"
+    return order_anchors(lent, strides)[0], (note,)
 
 
 def _check_keys(raw: Mapping[str, Any], where: str) -> tuple[str, ...]:

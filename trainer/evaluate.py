@@ -65,7 +65,7 @@ def evaluate(
     """Measure a detector on a split.
 
     Args:
-        detector: Put into eval mode, and back as it was.
+        detector: A fused copy is measured; it stays as it is.
         loader: Batches of the whole split, each image once.
         truth: What is really there.
         device: Where the detector is.
@@ -90,17 +90,15 @@ def detect_split(
 ) -> list[Found]:
     """Detections of a whole split, per image in its order, as average precision wants them; see `evaluate`."""
     found: list[Found] = [np.zeros((0, 6), np.float32)] * images
-    was_training = detector.training
-    detector.eval()
+    fused = detector.fuse()
     done = 0
     for batch in loader:
-        boxes_of = detect(detector, batch, device, tta=tta)
+        boxes_of = detect(fused, batch, device, tta=tta)
         for index, boxes in zip(batch["indices"].tolist(), boxes_of, strict=True):
             found[index] = boxes
         done += len(batch["indices"])
         if progress:
             progress("evaluate", done, images)
-    detector.train(was_training)
     return found
 
 

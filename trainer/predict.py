@@ -11,13 +11,18 @@ import torch
 from numpy.typing import NDArray
 
 from dataset import load
-from model import Detector, build
+from model import Detector
 from model.spec import ModelError
-from trainer import augment, checkpoint
+from model.spec import round_image_size as next_size
+from model.transfer import build_from
+from model.weights import read_checkpoint
+from trainer import augment
 from trainer.config import TrainError
 from trainer.evaluate import Found, GroundTruth, detect, evaluate
 from trainer.images import read_image
 from trainer.prepare import Progress, build_val_loader, choose_device, place
+
+PUBLISHED_IMAGE_SIZE = 640  # of most published detectors
 
 Image = NDArray[np.uint8]
 """(H, W, 3) BGR."""
@@ -29,23 +34,29 @@ GOLDEN_RATIO = 0.618033988749895
 def load_detector(
     path: str | Path, device: str | torch.device = "cpu"
 ) -> tuple[Detector, tuple[str, ...], int]:
-    """Read a detector from a checkpoint of a training: the averaged weights, in eval mode.
+    """Read a detector in eval mode, its averaged weights where there are such.
+
+    Args:
+        path: A checkpoint of a training, or another program's that says which model it is of (`model.weights`).
+        device: Where it goes.
 
     Returns:
-        (detector, class names, image size in px that it was trained at)
+        (detector, class names: numbers where the checkpoint has none, image size in px that it was trained at, 640
+        where the checkpoint does not say)
 
     Raises:
-        TrainError: The checkpoint cannot be read or is damaged.
+        TrainError: The checkpoint cannot be read, is damaged, or does not say its model.
     """
-    state = checkpoint.load(path, device)
     try:
-        detector = build(state["spec"])
-        detector.load_state_dict(state["ema"]["weights"])
-        names, image_size = tuple(state["names"]), int(state["image_size"])
-    except (KeyError, TypeError, RuntimeError, ModelError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TrainError(f"{path} is not a whole checkpoint of a training: {reason}") from error
-    return place(detector, device).eval(), names, image_size
+        checkpoint = read_checkpoint(path)
+        detector, _ = build_from(checkpoint)
+    except ModelError as error:
+        raise TrainError(str(error)) from error
+    names = checkpoint.names
+    if names is None or len(names) != detector.classes:
+        names = tuple(map(str, range(detector.classes)))
+    size = next_size(checkpoint.image_size or PUBLISHED_IMAGE_SIZE, detector.spec.grid)
+    return place(detector, device).eval(), names, size
 
 
 def predict(
@@ -77,7 +88,7 @@ def predict(
     """
     where = choose_device(device)
     loaded = checkpoint if isinstance(checkpoint, tuple) else load_detector(checkpoint)
-    detector = place(loaded[0], where).eval()
+    detector = place(loaded[0].fuse(), where)
     for image in images:
         pixels = read_image(Path(image)) if isinstance(image, str | Path) else _check_image(image)
         batch = _as_batch(pixels, image_size or loaded[2], detector.spec.grid)

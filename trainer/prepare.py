@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ from anchors import fit, metrics
 from dataset import Split
 from model import Detector, build
 from model.loss import DetectionLoss, LossGains
-from model.spec import ModelSpec
+from model.spec import ModelSpec, load_spec
 from model.spec import round_image_size as next_size
-from trainer import checkpoint
+from model.weights import Checkpoint
 from trainer.config import AnchorTable, Hyperparameters, TrainConfig, TrainError, anchor_table
 from trainer.images import rect_sizes
 from trainer.loader import DetectionSet, Loader, build_loader
@@ -116,28 +115,15 @@ def place(detector: Detector, device: str | torch.device) -> Detector:
     return detector
 
 
-def load_weights(detector: Detector, path: str | Path) -> str:
-    """Start from the averaged weights of a checkpoint: every tensor of the same name and shape is taken.
+def with_anchors_of(spec: ModelSpec, given: Checkpoint | None) -> tuple[ModelSpec, list[str]]:
+    """The model with the anchors of the checkpoint that a training starts from, and a note when they differ.
 
-    Anchors stay the detector's own.
-
-    Returns:
-        A note that counts the tensors.
-
-    Raises:
-        TrainError: The checkpoint cannot be read, or nothing in it fits.
+    They are taken where there are as many; whether they fit the data is judged later, by `choose_anchors`.
     """
-    given = checkpoint.load(path)["ema"]["weights"]
-    own = detector.state_dict()
-    fitting = {
-        key: tensor
-        for key, tensor in given.items()
-        if "anchor" not in key and key in own and own[key].shape == tensor.shape
-    }
-    if not fitting:
-        raise TrainError(f"{path}: none of its {len(given)} tensors fits {detector.spec.name}")
-    detector.load_state_dict(fitting, strict=False)
-    return f"started from {path}: {len(fitting)} of {len(own)} tensors taken"
+    anchors = None if given is None else given.anchors_for(spec.strides)
+    if anchors is None or anchors == spec.anchors or len(anchors[0]) != len(spec.anchors[0]):
+        return spec, []
+    return load_spec(spec, anchors=anchors), ["anchors come from the checkpoint"]
 
 
 def choose_device(name: str) -> torch.device:

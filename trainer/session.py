@@ -11,6 +11,8 @@ from dataset import Dataset, Split
 from model import Detector
 from model.loss import DetectionLoss
 from model.spec import ModelSpec, load_spec
+from model.transfer import transfer
+from model.weights import read_checkpoint
 from trainer import checkpoint, prepare
 from trainer.config import TrainConfig, TrainResult
 from trainer.ema import MovingAverage
@@ -95,15 +97,17 @@ def start(job: Job, folder: RunFolder, state: Mapping[str, Any] | None) -> Sessi
     device = prepare.choose_device(config.device)
     image_size, note = prepare.round_image_size(config.image_size, base.grid)
     notes = [*dataset.notes, *base.notes, *([note] if note else [])]
+    given = read_checkpoint(config.weights, spec=base) if config.weights and not state else None
     if state:
         spec, notes = load_spec(state["spec"]), list(state["notes"])
     else:
-        anchors, why = prepare.choose_anchors(config, base, dataset.shapes(image_size), job.progress)
-        spec = load_spec(base, anchors=anchors)
-        notes += why
+        begin, why = prepare.with_anchors_of(base, given)
+        anchors, fitted = prepare.choose_anchors(config, begin, dataset.shapes(image_size), job.progress)
+        spec = load_spec(begin, anchors=anchors)
+        notes += why + fitted
     detector = prepare.build_detector(spec, config.seed)
-    if config.weights and not state:
-        notes.append(prepare.load_weights(detector, config.weights))
+    if given:
+        notes += transfer(detector, given, dataset.names).lines()
     prepare.place(detector, device)
     frozen = prepare.freeze(detector, config.freeze)
     schedule, why = build_schedule(config, len(dataset.train.images))

@@ -7,7 +7,7 @@ SIZES = "nsmlx"  # nano to extra large, as the families name them
 
 
 def zoo_names() -> tuple[str, ...]:
-    """Return the names of the models that come with Beagle, family by family, small to large."""
+    """Return the names of the models that come with Beagle, generation by generation, small to large."""
     stems = (
         file.name.removesuffix(".yaml") for file in files(__name__).iterdir() if file.name.endswith(".yaml")
     )
@@ -19,6 +19,6 @@ def zoo_text(name: str) -> str:
     return files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def _order(name: str) -> tuple[str, str, int]:
-    match = re.fullmatch(rf"(.*)([{SIZES}])(\d*)", name)
-    return (match[1], match[3], SIZES.index(match[2])) if match else (name, "", 0)
+def _order(name: str) -> tuple[str, str, str, int]:
+    match = re.fullmatch(rf"(yolov5)([{SIZES}])(\d*)(.*)", name)
+    return (match[1], match[4], match[3], SIZES.index(match[2])) if match else (name, "", "", 0)

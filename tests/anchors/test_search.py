@@ -51,17 +51,19 @@ def test_the_two_nearest_of_one_anchor_are_that_anchor():
 
 def test_swap_search_finds_the_best_of_all_pairs_of_shapes(people):
     bins = compress(build_bins(people), 30)
-    worth = FITNESS.worth(distances(bins.logs, bins.logs))
+    worth = FITNESS.ratio(distances(bins.logs, bins.logs))
     pairs = {pair: worth[list(pair)].max(axis=0) @ bins.weights for pair in combinations(range(len(bins)), 2)}
     starts = [rng(seed).choice(len(bins), 2, replace=False) for seed in range(4)]
-    found = [worth[swap_search(start, worth, bins.weights)].max(axis=0) @ bins.weights for start in starts]
+    found = [
+        worth[swap_search(start, worth, bins.weights, FITNESS)].max(axis=0) @ bins.weights for start in starts
+    ]
     assert max(found) == pytest.approx(max(pairs.values()))
 
 
 def test_swap_search_of_one_anchor_finds_the_best_shape(people):
     bins = compress(build_bins(people), 100)
-    worth = FITNESS.worth(distances(bins.logs, bins.logs))
-    chosen = swap_search(np.array([0]), worth, bins.weights)
+    worth = FITNESS.ratio(distances(bins.logs, bins.logs))
+    chosen = swap_search(np.array([0]), worth, bins.weights, FITNESS)
     assert chosen[0] == (worth @ bins.weights).argmax()
 
 

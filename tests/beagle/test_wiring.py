@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -256,17 +257,19 @@ def test_a_training_that_diverges_is_an_outcome_with_a_reason(
     assert len(outcome.history) < 8
 
 
-def test_the_production_command_is_one_that_the_command_takes(finished_run: Path) -> None:
+def test_the_production_command_is_one_that_the_command_takes(finished_run: Path, tmp_path: Path) -> None:
     header = fold(read_journal(finished_run / "journal.jsonl")).header
     settings = header["settings"]
-    words = production.production_command(settings)
+    target = production.export_best(finished_run, tmp_path / "production")
+    script = (target / "train.sh").read_text()
+    words = shlex.split(script.splitlines()[-1].removeprefix("exec "))[:-1]
     assert words[:2] == ["beagle", "train"]
+    assert f"DATA={settings['data']}" in script
     group: Any = typer.main.get_command(app)
     given_ = group.commands["train"].make_context("train", words[2:]).params
-    assert given_["data"] == settings["data"]
-    assert (given_["model"], given_["hyp"]) == ("model.yaml", Path("hyp.yaml"))
+    assert (given_["data"], given_["model"], given_["hyp"]) == ("$DATA", "model.yaml", Path("hyp.yaml"))
     assert (given_["image_size"], given_["batch_size"], given_["seed"]) == (64, 4, 0)
-    assert (given_["anchors"], given_["epochs"]) == ("keep", 300)
+    assert (given_["anchors"], given_["epochs"], given_["nominal_batch"]) == ("keep", 300, 4)
     assert given_["optimizer"] == settings["optimizer"]
     assert TrainConfig(
         **{name: given_[name] for name in ("data", "model", "optimizer", "schedule", "epochs")},

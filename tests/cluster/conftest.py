@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.local import LocalSubmitter
 from cluster.spec import JobInfo, JobSpec
-from cluster.submit import LocalSubmitter
 
 
 class Held:

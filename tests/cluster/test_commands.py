@@ -9,8 +9,8 @@ import pytest
 import typer
 
 from beagle import jobs_command, submit_command
+from cluster.local import LocalSubmitter
 from cluster.spec import ClusterError, JobInfo
-from cluster.submit import LocalSubmitter
 
 Run = Callable[..., str]
 
@@ -75,7 +75,9 @@ def test_stop_ends_a_running_job_and_tells_when_it_had_ended(
 
 
 def test_what_the_user_can_mend_is_raised_as_the_rooms_error(beagle: Run) -> None:
-    with pytest.raises(ClusterError, match="the place must be local, but got 'moon'"):
+    with pytest.raises(
+        ClusterError, match="the place must be one of local, slurm, ray, kubernetes, but got 'moon'"
+    ):
         beagle("submit", "--to", "moon", "--", "--version")
     with pytest.raises(ClusterError, match=r"there is no job 'x' in .* \(there are no jobs here yet\)"):
         beagle("jobs", "show", "x")

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from cluster.local import LocalSubmitter
 from cluster.record import Process
 from cluster.spec import ClusterError, JobInfo, JobSpec
-from cluster.submit import LocalSubmitter, Submitter, build_submitter
+from cluster.submit import Submitter, build_submitter
 
 Wait = Callable[[str], JobInfo]
 SLEEP = ["/bin/sleep", "60"]
@@ -95,7 +96,7 @@ def test_a_job_goes_on_when_the_process_that_submitted_it_is_killed(
     os.mkfifo(tmp_path / "pipe.yaml")
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from cluster.submit import LocalSubmitter; from cluster.spec import JobSpec\n"
+        "from cluster.local import LocalSubmitter; from cluster.spec import JobSpec\n"
         "spec = JobSpec(('data', 'check', 'pipe.yaml'), Path.cwd(), 'kept')\n"
         "print(LocalSubmitter(Path(sys.argv[1])).submit(spec))\n"
         "sys.stdout.flush(); os.killpg(0, signal.SIGKILL)"

@@ -1,20 +1,24 @@
 """A driver as a process of its own, which tests may kill: `python driver_script.py RUN_FOLDER TRIALS EPOCHS`.
 
 Its objective needs no detector: it moves on by an epoch every few hundredths of a second, keeps its place in a
-file as a checkpoint, and writes down every epoch that it ran, so that a test can count what ran twice.
+file as a checkpoint, and writes down every epoch that it ran, so that a test can count what ran twice. Faults happen
+where `FAULTS` (JSON: trial to fault) says so.
 """
 
 import json
+import math
 import os
+import random
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
-import ray
-
-from evolve import Gene, SearchSettings, Space
+from evolve import EvolveError, Gene, SearchSettings, Space
 from evolve.journal import Journal
-from evolve.ray_driver import Resources, run_evolution
+from evolve.ray_driver import run_evolution
+from evolve.resources import Resources
 from evolve.trainable import Outcome
 
 
@@ -25,8 +29,12 @@ def objective(assignment, report):
     place = folder / "checkpoint.json"
     history = json.loads(place.read_text()) if place.exists() else []
     epochs = assignment.settings["epochs"]
+    fault = assignment.settings["faults"].get(str(assignment.trial))
+    found = {"pid": os.getpid(), "marker": os.environ.get("MARKER"), "drawn": random.random()}
     for epoch in range(len(history), epochs):
         time.sleep(assignment.settings["epoch_s"])
+        if fault and epoch == 1:
+            happen(fault, assignment)
         x, y = assignment.config["x"], assignment.config["y"]
         history.append({"fitness": (1 - (x - 0.7) ** 2 - (y - 0.2) ** 2) * (epoch + 1) / epochs})
         aside = folder / "checkpoint.tmp"
@@ -35,12 +43,51 @@ def objective(assignment, report):
         with (folder / "ran.txt").open("a") as ran:
             ran.write(f"{epoch}\n")
         report(epoch, history[-1])
-    return Outcome(history[-1]["fitness"], history[-1], history, seconds=0.1)
+    fitness = {"nan": math.nan, "infinite": math.inf}.get(fault, history[-1]["fitness"])
+    return Outcome(fitness, history[-1], history, seconds=0.1, result=found)
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's own is called."""
+
+
+def happen(fault, assignment):
+    """What goes wrong at the second epoch; most of it only at the first attempt."""
+    first = assignment.attempt == 0
+    if fault == "raise":
+        raise RuntimeError("the device was lost")
+    if fault == "refuse":
+        raise ValueError("such a configuration can't work")
+    if fault == "device memory":
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+    if fault == "host memory" and assignment.micro_batch_halvings == 0:
+        raise MemoryError
+    if fault == "hang" and first:
+        time.sleep(3600)
+    if fault == "freeze" and first:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if fault == "die" and first:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "litter":
+        os.environ["MARKER"] = "left by the trial before"
+        random.seed(0)
+        os.chdir("/")
+    if fault == "thread":
+        threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
 
 
 def main(folder: Path, trials: int, epochs: int) -> None:
-    gpus = float(os.environ.get("GPUS", "0"))
+    given = os.environ.get
     if not (folder / "journal.jsonl").exists():
+        resources = Resources(
+            cpus=float(given("CPUS", "1")),
+            gpus=float(given("GPUS", "0")),
+            concurrent=int(given("CONCURRENT", "2")),
+            retries=int(given("RETRIES", "2")),
+            address=given("ADDRESS") or None,
+            silence_s=float(given("SILENCE_S", "0")) or None,
+        )
+        settings = {"epochs": epochs, "epoch_s": float(given("EPOCH_S", "0.1"))}
         with Journal(folder / "journal.jsonl") as journal:
             journal.append(
                 {
@@ -51,14 +98,16 @@ def main(folder: Path, trials: int, epochs: int) -> None:
                     "seed": 3,
                     "space": Space([Gene("x", 0, 1, start=0.1), Gene("y", 0, 1)]).to_dict(),
                     "search": SearchSettings().to_dict(),
-                    "settings": {"epochs": epochs, "epoch_s": float(os.environ.get("EPOCH_S", "0.1"))},
-                    "resources": Resources(gpus=gpus, concurrent=2, retries=2).to_dict(),
+                    "settings": {**settings, "faults": json.loads(given("FAULTS", "{}"))},
+                    "resources": resources.to_dict(),
                     "provenance": {},
                 }
             )
-    if gpus:  # GPUs that Ray only believes in
-        ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
-    run_evolution(folder, objective)
+    try:
+        state = run_evolution(folder, objective)
+    except EvolveError as error:
+        sys.exit(f"error: {error}")
+    print(f"told {state.told} of {state.budget}, stopped: {state.stopped}")
 
 
 if __name__ == "__main__":

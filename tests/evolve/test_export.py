@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evolve.export import ExportError, ExportFiles, export_run
+from evolve.export import HERE, ExportError, ExportFiles, export_run, shell_variable
 from evolve.journal import JournalError, RunState, TrialState
 from evolve.space import Gene, Space
 
@@ -120,6 +120,75 @@ def test_arguments_of_the_command_are_no_shell(tmp_path: Path) -> None:
     answer = subprocess.run([target / "train.sh"], capture_output=True, text=True, check=True)
     assert answer.stdout == "$(touch leaked)|; touch leaked|a'b||"
     assert not (target / "leaked").exists()
+
+
+def test_words_may_name_the_folder_and_variables_wherever_it_is_moved(tmp_path: Path) -> None:
+    files = ExportFiles(
+        command=[
+            "printf",
+            "%s|",
+            f"--hyp={HERE}/hyp.yaml",
+            shell_variable("DATA"),
+            f"{shell_variable('DATA')} x",
+            "$PWD",
+        ],
+        directory=str(tmp_path / "a place"),
+        environment={"TOKEN": f"{HERE}/it's"},
+        variables={"DATA": "my data"},
+    )
+    (tmp_path / "a place").mkdir()
+    target = export_run(write_run(tmp_path / "run"), tmp_path / "winner", build_files=lambda _, __: files)
+    moved = target.rename(tmp_path / "a 'moved' one")
+    own = {key: value for key, value in os.environ.items() if key != "DATA"}
+    words = [moved / "train.sh", "more"]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True, env=own)
+    assert answer.stdout == f"--hyp={moved}/hyp.yaml|my data|my data x|$PWD|more|"
+    answer = subprocess.run(
+        words, capture_output=True, text=True, check=True, env={**own, "DATA": "other $HOME"}
+    )
+    assert answer.stdout == f"--hyp={moved}/hyp.yaml|other $HOME|other $HOME x|$PWD|more|"
+
+
+def test_a_variable_that_must_be_set_says_so(tmp_path: Path) -> None:
+    files = ExportFiles(command=["pwd"], directory=shell_variable("PROGRAM"), variables={"PROGRAM": None})
+    target = export_run(write_run(tmp_path / "run"), tmp_path / "winner", build_files=lambda _, __: files)
+    own = {key: value for key, value in os.environ.items() if key != "PROGRAM"}
+    answer = subprocess.run([target / "train.sh"], capture_output=True, text=True, check=False, env=own)
+    assert answer.returncode != 0
+    assert "PROGRAM: must be set, see notes.md" in answer.stderr
+    answer = subprocess.run(
+        [target / "train.sh"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**own, "PROGRAM": str(tmp_path)},
+    )
+    assert answer.stdout.strip() == str(tmp_path)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=12), min_size=1, max_size=4
+    )
+)
+def test_any_words_reach_the_program_as_they_are(
+    tmp_path_factory: pytest.TempPathFactory, words: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("words")
+    files = ExportFiles(command=["printf", "%s\n\n", *words])
+    target = export_run(write_run(folder / "run"), folder / "winner", build_files=lambda _, __: files)
+    answer = subprocess.run([target / "train.sh"], capture_output=True, check=True)
+    assert answer.stdout == "".join(f"{word}\n\n" for word in words).encode()
+
+
+def test_notes_are_paragraphs_of_a_file_and_facts_stand_in_the_provenance(tmp_path: Path) -> None:
+    files = ExportFiles(notes=["first\nline", "second"], facts={"format": "own"})
+    target = export_run(write_run(tmp_path / "run"), tmp_path / "winner", build_files=lambda _, __: files)
+    assert (target / "notes.md").read_text() == "# first-run: what to know\n\n- first line\n- second\n"
+    facts = json.loads((target / "provenance.json").read_text())
+    assert facts["format"] == "own"
+    assert "notes.md" in facts["files"]
 
 
 def test_provenance_names_run_trial_versions_and_the_digest_of_every_file(tmp_path: Path) -> None:

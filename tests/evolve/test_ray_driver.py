@@ -2,161 +2,134 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from evolve.journal import RunState, fold, read_journal
 from evolve.ledger import trial_folder
-from evolve.ray_driver import Resources, worker_environment
+from evolve.ray_driver import Resources
+from evolve.ray_session import worker_environment
 from evolve.space import EvolveError
 
-SCRIPT = Path(__file__).with_name("driver_script.py")
-PATIENCE_S = 120
 
-
-def start_driver(
-    folder: Path, trials: int = 6, epochs: int = 4, *, epoch_s: float = 0.1, gpus: float = 0.0
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(folder), str(trials), str(epochs)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "EPOCH_S": str(epoch_s), "GPUS": str(gpus)},
-    )
-
-
-def state_of(folder: Path) -> RunState:
-    return fold(read_journal(folder / "journal.jsonl"))
-
-
-def wait_until(folder: Path, holds: Callable[[RunState], bool]) -> RunState:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        if (folder / "journal.jsonl").exists() and (folder / "journal.jsonl").stat().st_size:
-            state = state_of(folder)
-            if holds(state):
-                return state
-        time.sleep(0.05)
-    raise AssertionError("the run did not come so far in time")
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    said, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, said
-    return said
-
-
-def epochs_run(folder: Path, trial: int) -> list[int]:
-    path = trial_folder(folder, trial) / "ran.txt"
-    return [int(line) for line in path.read_text().split()] if path.exists() else []
-
-
-def tells(folder: Path) -> list[int]:
-    return [event["trial"] for event in read_journal(folder / "journal.jsonl") if event["event"] == "tell"]
-
-
-def test_a_killed_driver_is_resumed_and_every_trial_ends_exactly_once(tmp_path: Path) -> None:
+def test_a_killed_driver_is_resumed_and_every_trial_ends_exactly_once(
+    tmp_path: Path, drivers: type, ray_address: str
+) -> None:
     folder = tmp_path / "run"
-    first = start_driver(folder, trials=7, epochs=8, epoch_s=0.15)
-    before = wait_until(
+    first = drivers.start(folder, trials=7, epochs=8, epoch_s=0.15, address=ray_address)
+    before = drivers.wait_until(
         folder,
         lambda s: len(s.finished) >= 2 and any(1 <= len(trial.reports) <= 5 for trial in s.running),
     )
     first.send_signal(signal.SIGKILL)
-    first.communicate(timeout=PATIENCE_S)
-    told = {trial.id: epochs_run(folder, trial.id) for trial in before.finished}
-    open_ids = [trial.id for trial in state_of(folder).running]
+    first.communicate(timeout=240)
+    told = {trial.id: drivers.epochs_run(folder, trial.id) for trial in before.finished}
+    open_ids = [trial.id for trial in drivers.state_of(folder).running]
     assert open_ids
 
-    finish(start_driver(folder))
+    drivers.finish(drivers.start(folder, address=ray_address))
 
-    after = state_of(folder)
-    assert sorted(tells(folder)) == list(range(7))
+    after = drivers.state_of(folder)
+    assert sorted(drivers.tells(folder)) == list(range(7))
     assert len(after.finished) == 7
     for trial, epochs in told.items():
-        assert epochs_run(folder, trial) == epochs, "a finished trial ran again"
+        assert drivers.epochs_run(folder, trial) == epochs, "a finished trial ran again"
     for trial in open_ids:
-        ran = epochs_run(folder, trial)
+        ran = drivers.epochs_run(folder, trial)
         assert sorted(set(ran)) == list(range(8))
         # At most the epoch in flight at the kill, and one that an orphan still finished, run a second time.
         assert len(ran) <= 10, f"trial {trial} did not go on from its checkpoint: {ran}"
     assert all(set(trial.reports) == set(range(8)) for trial in after.finished)
 
 
-def test_a_killed_worker_s_trial_is_retried_from_its_checkpoint_and_ends(tmp_path: Path) -> None:
+def test_a_killed_worker_s_trial_is_retried_from_its_checkpoint_and_ends(
+    tmp_path: Path, drivers: type, ray_address: str
+) -> None:
     folder = tmp_path / "run"
-    driver = start_driver(folder, trials=3, epochs=10, epoch_s=0.2)
-    state = wait_until(folder, lambda s: any(len(trial.reports) >= 3 for trial in s.running))
+    driver = drivers.start(folder, trials=3, epochs=10, epoch_s=0.2, address=ray_address)
+    state = drivers.wait_until(folder, lambda s: any(len(trial.reports) >= 3 for trial in s.running))
     victim = next(trial.id for trial in state.running if len(trial.reports) >= 3)
     os.kill(int((trial_folder(folder, victim) / "pid").read_text()), signal.SIGKILL)
 
-    finish(driver)
+    drivers.finish(driver)
 
-    after = state_of(folder)
+    after = drivers.state_of(folder)
     assert len(after.finished) == 3
-    assert sorted(tells(folder)) == [0, 1, 2]
+    assert sorted(drivers.tells(folder)) == [0, 1, 2]
     assert "worker process died" in after.trials[victim].retries[0]
-    ran = epochs_run(folder, victim)
+    ran = drivers.epochs_run(folder, victim)
     assert sorted(set(ran)) == list(range(10))
     assert len(ran) <= 11, f"it did not go on from its checkpoint: {ran}"
 
 
-def test_a_terminated_driver_says_so_leaves_its_trials_open_and_can_be_resumed(tmp_path: Path) -> None:
+def test_a_terminated_driver_says_so_leaves_its_trials_open_and_can_be_resumed(
+    tmp_path: Path, drivers: type, ray_address: str
+) -> None:
     folder = tmp_path / "run"
-    driver = start_driver(folder, trials=4, epochs=10, epoch_s=0.3)
-    wait_until(folder, lambda s: any(len(trial.reports) >= 2 for trial in s.running))
+    driver = drivers.start(folder, trials=4, epochs=10, epoch_s=0.3, address=ray_address)
+    drivers.wait_until(folder, lambda s: any(len(trial.reports) >= 2 for trial in s.running))
     driver.send_signal(signal.SIGTERM)
-    said, _ = driver.communicate(timeout=PATIENCE_S)
+    said, _ = driver.communicate(timeout=240)
     assert driver.returncode != 0
     assert "KeyboardInterrupt" in said
-    stopped = state_of(folder)
+    stopped = drivers.state_of(folder)
     assert stopped.stopped == "interrupted"
     assert stopped.running
 
-    finish(start_driver(folder))
-    assert sorted(tells(folder)) == [0, 1, 2, 3]
+    drivers.finish(drivers.start(folder, address=ray_address))
+    assert sorted(drivers.tells(folder)) == [0, 1, 2, 3]
 
 
-def test_a_second_driver_on_one_run_is_refused(tmp_path: Path) -> None:
+def test_a_second_driver_on_one_run_is_refused(tmp_path: Path, drivers: type, ray_address: str) -> None:
     folder = tmp_path / "run"
-    first = start_driver(folder, trials=2, epochs=5, epoch_s=0.3)
-    wait_until(folder, lambda s: bool(s.running))
-    second = start_driver(folder)
-    said, _ = second.communicate(timeout=PATIENCE_S)
+    first = drivers.start(folder, trials=2, epochs=5, epoch_s=0.3, address=ray_address)
+    drivers.wait_until(folder, lambda s: bool(s.running))
+    second = drivers.start(folder, address=ray_address)
+    said, _ = second.communicate(timeout=240)
     assert second.returncode != 0
     assert f"process {first.pid}" in said
-    finish(first)
+    drivers.finish(first)
 
 
-def test_two_trials_on_half_a_gpu_each_run_at_once_and_see_the_same_gpu(tmp_path: Path) -> None:
+def test_two_trials_on_half_a_gpu_each_run_at_once_and_see_the_same_gpu(
+    tmp_path: Path, drivers: type, ray_address: str
+) -> None:
     folder = tmp_path / "run"
-    finish(start_driver(folder, trials=2, epochs=10, epoch_s=0.3, gpus=0.5))
-    first, second = state_of(folder).finished
+    drivers.finish(drivers.start(folder, trials=2, epochs=10, epoch_s=0.3, gpus=0.5, address=ray_address))
+    first, second = drivers.state_of(folder).finished
     assert first.told_at is not None
     assert second.asked_at < first.told_at
     assert {(trial_folder(folder, trial) / "gpus").read_text() for trial in (0, 1)} == {"0"}
 
 
 def test_trials_share_a_cluster_by_cpus_and_by_fractions_of_gpus() -> None:
-    cluster = {"CPU": 8.0, "GPU": 2.0}
+    cluster = [{"CPU": 8.0, "GPU": 2.0}]
     assert Resources(cpus=1).slots(cluster) == 8
     assert Resources(cpus=1, gpus=0.5).slots(cluster) == 4
     assert Resources(cpus=4, gpus=0.5).slots(cluster) == 2
     assert Resources(cpus=1, gpus=0.1).slots(cluster) == 8
+    assert Resources(cpus=0.5, gpus=0.4).slots(cluster) == 4  # the rests of two GPUs make no third place
+    assert Resources(cpus=1, gpus=2).slots(cluster) == 1
     assert Resources(cpus=1, concurrent=3).slots(cluster) == 3
+
+
+def test_a_trial_never_spans_two_nodes() -> None:
+    cluster = [{"CPU": 3.0, "GPU": 1.0}, {"CPU": 3.0, "GPU": 1.0}, {"memory": 1.0}]
+    assert Resources(cpus=2).slots(cluster) == 2
+    with pytest.raises(
+        EvolveError, match="2 GPUs on one node, but the cluster has at most 3 CPUs and 1 GPUs"
+    ):
+        Resources(gpus=2).slots(cluster)
+    assert Resources(gpus=2).room(cluster) == 0
+    assert Resources(cpus=1).room([]) == 0
 
 
 def test_a_trial_larger_than_the_cluster_is_refused_with_both_sizes() -> None:
     with pytest.raises(
-        EvolveError, match=r"asks for 4 CPUs and 1 GPUs, but the cluster has 2 CPUs and 0 GPUs"
+        EvolveError,
+        match=r"asks for 4 CPUs and 1 GPUs on one node, but the cluster has at most 2 CPUs and 0 GPUs",
     ):
-        Resources(cpus=4, gpus=1).slots({"CPU": 2.0})
+        Resources(cpus=4, gpus=1).slots([{"CPU": 2.0}])
 
 
 @pytest.mark.parametrize(
@@ -167,6 +140,7 @@ def test_a_trial_larger_than_the_cluster_is_refused_with_both_sizes() -> None:
         ({"gpus": -1}, "a fraction of one or a whole number"),
         ({"concurrent": 0}, "concurrent >= 1 must hold"),
         ({"retries": -1}, "retries >= 0 must hold"),
+        ({"silence_s": 0}, "silence > 0 must hold"),
     ],
 )
 def test_resources_that_make_no_sense_are_refused(values: dict[str, float], message: str) -> None:

@@ -23,7 +23,7 @@ class Golden:
     meta: dict[str, Any]
     images: Tensor
     raw: list[Tensor]
-    decoded: Tensor
+    decoded: Tensor | None
 
     def fill(self, detector: nn.Module) -> None:
         """Give the detector the weights that both sides make from their keys."""
@@ -50,11 +50,15 @@ def golden() -> Callable[[str], Golden]:
     """Return a reader of golden vectors by the model's name."""
 
     def read(name: str) -> Golden:
-        with np.load(GOLDEN / ("model_yolov5v4.npz" if name.endswith("v4") else "model_yolov5.npz")) as file:
+        home = (
+            "yolov5v4" if name.endswith("v4") else "scaled_yolov4" if name.startswith("yolov4") else "yolov5"
+        )
+        with np.load(GOLDEN / f"model_{home}.npz") as file:
             meta = json.loads(str(file["meta"]))[name]
             levels = range(len(meta["strides"]))
             raw = [torch.from_numpy(file[f"{name}/train_raw{level}"]) for level in levels]
-            decoded = torch.from_numpy(file[f"{name}/decoded"])
+            key = f"{name}/decoded"
+            decoded = torch.from_numpy(file[key]) if key in file.files else None
         images = np.random.default_rng([meta["seed"], 7]).random((2, 3, *meta["size"])).astype(np.float32)
         return Golden(meta, torch.from_numpy(images), raw, decoded)
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from model.blocks import C3, SPP, SPPF, Bottleneck, BottleneckCSP, Concat, Conv, Focus
+from model.blocks import C3, SPP, SPPF, Bottleneck, Concat, Conv, Focus
+from model.blocks_csp import BottleneckCSP
 
 BLOCKS = {
     "Conv": lambda: Conv(6, 8, 3),

@@ -27,17 +27,50 @@ PARAMETERS = {
     "yolov5m6": 35_731_932,
     "yolov5l6": 76_770_172,
     "yolov5x6": 140_794_780,
+    "yolov5s-v4.0": 7_276_605,
+    "yolov5m-v4.0": 21_375_645,
+    "yolov5l-v4.0": 47_056_765,
+    "yolov5x-v4.0": 87_775_965,
+    "yolov5s-v3.1": 7_468_157,
+    "yolov5m-v3.1": 21_805_053,
+    "yolov5l-v3.1": 47_818_749,
+    "yolov5x-v3.1": 88_965_245,
+    "yolov3-tiny": 8_852_366,
+    "yolov3": 61_949_149,
+    "yolov3-spp": 62_998_749,
+    "yolov4-csp": 52_924_765,
+    "yolov4-p5": 70_834_012,
+    "yolov4-p6": 127_590_576,
+    "yolov4-p7": 287_575_580,
+    # The two that darknet publishes, as PyTorch programs count them.
+    "yolov4": 64_363_101,
+    "yolov4-tiny": 6_056_606,
 }
-GOLDEN = {"yolov5n": None, "yolov5s": None, "yolov5s6": None, "yolov3-tiny": "tiny", "yolov5s-v4": "small_v4"}
+# Scaled-YOLOv4 P5 with one class, row by row.
+P5_ROWS = (
+    *(928, 18_560, 19_904, 73_984, 161_152, 295_424, 2_614_016, 1_180_672, 10_438_144, 4_720_640, 20_728_832),
+    *(7_610_368, 131_584, 0, 131_584, 0, 2_298_880, 33_024, 0, 33_024, 0, 576_000, 295_424, 295_424, 0),
+    *(2_298_880, 1_180_672, 1_180_672, 0, 9_185_280, 4_720_640, 43_080),
+)
+# Our name, or the kind of user's file, by the name of the golden vector.
+GOLDEN = {
+    "yolov5n": "yolov5n",
+    "yolov5s": "yolov5s",
+    "yolov5s6": "yolov5s6",
+    "yolov3-tiny": "yolov3-tiny",
+    "yolov3-spp": "yolov3-spp",
+    "yolov5s-v4": "yolov5s-v4.0",
+    "yolov4-csp": "yolov4-csp",
+    "yolov4-p5": "yolov4-p5",
+}
 
 
-@pytest.fixture(params=GOLDEN, ids=str)
-def reference(
-    request: pytest.FixtureRequest, golden: Callable[[str], Any], user_file: Callable[..., Path]
-) -> Any:
-    """Return a golden vector and our detector of the same name."""
-    kind = GOLDEN[request.param]
-    return golden(request.param), build(request.param if kind is None else user_file(kind))
+@pytest.fixture(params=GOLDEN, ids=str, scope="module")
+def reference(request: pytest.FixtureRequest, golden: Callable[[str], Any]) -> Any:
+    """Return a golden vector and our detector of the same name with its weights."""
+    vector, detector = golden(request.param), build(GOLDEN[request.param])
+    vector.fill(detector)
+    return vector, detector
 
 
 def count(detector: nn.Module) -> int:
@@ -53,14 +86,21 @@ def raw_levels(detector: Detector, images: Tensor) -> list[Tensor]:
 # ---- against the references
 
 
-def test_the_zoo_holds_the_ten_models_whose_parameters_are_known() -> None:
-    assert set(zoo_names()) == set(PARAMETERS)
+def test_the_zoo_holds_the_models_whose_parameters_are_known_and_one_from_a_description() -> None:
+    assert set(zoo_names()) == {*PARAMETERS, "yolov5l-cbam"}
 
 
 @pytest.mark.parametrize(("name", "expected"), PARAMETERS.items())
 def test_parameters_are_as_many_as_the_reference_has(name: str, expected: int) -> None:
     with torch.device("meta"):
         assert count(build(name)) == expected
+
+
+def test_p5_has_the_published_parameters_row_by_row_in_476_tensors() -> None:
+    with torch.device("meta"):
+        detector = build("yolov4-p5", classes=1)
+    assert tuple(count(row) for row in detector.model) == P5_ROWS
+    assert len(list(detector.parameters())) == 476  # which its program prints as layers
 
 
 def test_keys_shapes_and_counts_equal_the_references(reference: Any) -> None:
@@ -73,29 +113,55 @@ def test_keys_shapes_and_counts_equal_the_references(reference: Any) -> None:
     assert detector.anchors.flatten(1).tolist() == golden.meta["anchors"]
 
 
+@pytest.mark.parametrize(("name", "kind"), [("yolov3-tiny", "tiny"), ("yolov5s-v4", "small_v4")])
+def test_a_users_file_gives_the_keys_of_its_program(
+    golden: Callable[[str], Any], user_file: Callable[..., Path], name: str, kind: str
+) -> None:
+    with torch.device("meta"):
+        state = build(user_file(kind)).state_dict()
+    assert {key: list(t.shape) for key, t in state.items() if "anchor" not in key} == golden(name).meta[
+        "state"
+    ]
+
+
 def test_raw_levels_equal_the_references(reference: Any) -> None:
     golden, detector = reference
-    golden.fill(detector)
     with torch.no_grad():
         levels = raw_levels(detector, golden.images)
-    # In train mode batch norm divides by the spread of few values, which magnifies the last bits: worked out in
-    # float64 these very layers are 1e-4 from the float32 references, and 6e-3 at the stride of 64, where a channel
-    # has four values. Decoded predictions, in eval mode, have no such noise and are held to 1e-4 below.
-    noise = 50 if max(detector.strides) == 64 else 1
-    for level, expected in zip(levels, golden.raw, strict=True):
-        assert level[:1].shape == expected.shape
-        difference = (level[:1] - expected).abs()
-        assert difference.mean() < 1e-4 * noise
-        assert difference.max() < 1e-3 * noise
+        apart = [(a[:1] - b).abs().max().item() for a, b in zip(levels, golden.raw, strict=True)]
+        if max(apart) < 1e-4:  # 0 to the last bit, on a CPU whose sums run as the references' did
+            return
+        # Batch norm over few values magnifies the last bits, and another CPU rounds them otherwise: then no further
+        # apart than these very layers are from themselves in float64.
+        exact = raw_levels(copy.deepcopy(detector).double(), golden.images.double())
+    noise = [(a - b).abs().max().item() for a, b in zip(levels, exact, strict=True)]
+    assert all(one < 3 * other for one, other in zip(apart, noise, strict=True))
 
 
 def test_decoded_predictions_equal_the_references(reference: Any) -> None:
     golden, detector = reference
-    golden.fill(detector)
+    if golden.decoded is None:
+        return  # the references overflow there
+    golden.fill(detector)  # train mode has moved the running statistics
     with torch.no_grad():
         decoded, _ = detector.eval()(golden.images)
     assert decoded[:1].shape == golden.decoded.shape
     assert torch.allclose(decoded[:1], golden.decoded, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["yolov5n", "yolov4-tiny"])
+def test_training_rounds_alike_on_one_thread_and_on_two(name: str) -> None:
+    threads = torch.get_num_threads()
+    detector, images = build(name, classes=2), torch.rand(2, 3, 64, 96)
+    results = []
+    try:
+        for count_of_threads in (1, 2):
+            torch.set_num_threads(count_of_threads)
+            with torch.no_grad():
+                results.append(raw_levels(detector, images))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(first, second) for first, second in zip(*results, strict=True))
 
 
 # ---- shapes and modes

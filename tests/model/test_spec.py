@@ -35,18 +35,32 @@ def levels_of(count: int) -> st.SearchStrategy[list[list[tuple[float, float]]]]:
 # ---- the zoo
 
 
-def test_the_zoo_lists_its_models_family_by_family_and_small_to_large() -> None:
-    sizes = ["n", "s", "m", "l", "x", "n6", "s6", "m6", "l6", "x6"]
-    assert zoo_names() == tuple(f"yolov5{size}" for size in sizes)
+def test_the_zoo_lists_its_models_generation_by_generation_and_small_to_large() -> None:
+    older = ("yolov3", "yolov3-spp", "yolov3-tiny")
+    fourth = ("yolov4", "yolov4-csp", "yolov4-p5", "yolov4-p6", "yolov4-p7", "yolov4-tiny")
+    fifth = [f"yolov5{size}" for size in ("n", "s", "m", "l", "x", "n6", "s6", "m6", "l6", "x6", "l-cbam")]
+    before = [f"yolov5{size}-{version}" for version in ("v3.1", "v4.0") for size in "smlx"]
+    assert zoo_names() == (*older, *fourth, *fifth, *before)
+
+
+STRIDES = {"yolov3-tiny": (16, 32), "yolov4-tiny": (16, 32), "yolov5l-cbam": (4, 8, 16, 32)}
+STRIDES |= {"yolov4-p6": (8, 16, 32, 64), "yolov4-p7": (8, 16, 32, 64, 128)}
 
 
 @pytest.mark.parametrize("name", zoo_names())
 def test_strides_and_grid_are_known_without_building(name: str) -> None:
     spec = load_spec(name)
-    expected = (8, 16, 32, 64) if name.endswith("6") else (8, 16, 32)
+    six = name.startswith("yolov5") and name.endswith("6")
+    expected = STRIDES.get(name, (8, 16, 32, 64) if six else (8, 16, 32))
     assert (spec.name, spec.classes, spec.strides, spec.grid) == (name, 80, expected, max(expected))
-    assert np.shape(spec.anchors) == (len(expected), 3, 2)
+    per_level = 4 if name in ("yolov4-p5", "yolov4-p6", "yolov4-p7") else 3
+    assert np.shape(spec.anchors) == (len(expected), per_level, 2)
     assert spec.notes == ()
+
+
+def test_image_sizes_are_those_that_the_models_are_meant_for() -> None:
+    named = {"yolov5s": 640, "yolov5s6": 1280, "yolov4-p5": 896, "yolov4-p7": 1536, "yolov4-tiny": 416}
+    assert {name: load_spec(name).image_size for name in named} == named
 
 
 def test_the_anchors_of_the_small_zoo_are_those_of_coco() -> None:
@@ -62,7 +76,7 @@ def test_an_unknown_name_is_offered_the_nearest(wrong: str, right: str) -> None:
 
 
 def test_a_name_like_nothing_known_is_offered_all() -> None:
-    with pytest.raises(ModelError, match="known: yolov5n, yolov5s"):
+    with pytest.raises(ModelError, match="known: yolov3, yolov3-spp"):
         load_spec("resnet")
 
 

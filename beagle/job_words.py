@@ -1,0 +1,63 @@
+"""What the words of a submitted command say of it: where its run is, and what it must find where it runs."""
+
+import os
+from pathlib import Path
+
+from beagle.folders import unused_folder
+from cluster.probe import Needs, versions_here
+
+WITH_DATA = ("evolve", "train")
+
+
+def option(words: tuple[str, ...], name: str) -> str | None:
+    """The value of an option among the words, given as `--name VALUE` or `--name=VALUE`; None without it."""
+    for index, word in enumerate(words):
+        if word == name and index + 1 < len(words):
+            return words[index + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def resumable(words: tuple[str, ...], runs: Path = Path("runs")) -> tuple[str, ...]:
+    """The same command, but so that starting it a second time goes on with the run rather than begin another."""
+    if words[0] != "evolve" or "--help" in words:
+        return words
+    if option(words, "--out") is None:
+        words = (*words, "--out", str(unused_folder(runs, "evolve").absolute()))
+    return words if "--resume" in words else (*words, "--resume")
+
+
+def needs_of(words: tuple[str, ...], folder: Path) -> Needs:
+    """What a command must find where it runs.
+
+    Args:
+        words: What follows `beagle`.
+        folder: From which relative paths are meant.
+    """
+    paths, writable = [], []
+    if words[0] in WITH_DATA and len(words) > 1 and not words[1].startswith("-"):
+        data = folder / Path(words[1]).expanduser()
+        if words[1] != "digits" or data.exists():
+            paths.append(str(data))
+    if words[0] == "resume" and len(words) > 1 and not words[1].startswith("-"):
+        paths.append(str(folder / words[1]))
+    if (weights := option(words, "--weights")) is not None:
+        paths.append(str(folder / weights))
+    if words[0] in WITH_DATA:
+        writable.append(str((folder / (option(words, "--out") or "runs/x")).parent))
+    store = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return Needs(
+        paths=tuple(paths),
+        writable=tuple(writable),
+        urls=(store,) if store.startswith("http") else (),
+        gpus=_number(option(words, "--gpus")),
+        versions=versions_here(),
+    )
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or 0)
+    except ValueError:
+        return 0.0  # the command itself will say so

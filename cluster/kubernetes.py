@@ -1,0 +1,186 @@
+"""Jobs on Kubernetes with the KubeRay operator, through kubectl."""
+
+import json
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cluster.kubernetes_manifest import KubernetesSettings, environment_secret, native_name, rayjob
+from cluster.remote_record import RemoteRecord, load_remote, open_folder, remote_ids
+from cluster.spec import ClusterError, JobInfo, JobSpec, JobStatus
+
+MANIFEST, STOP = "rayjob.json", "stop"
+ANSWER_S = 60.0
+LOOK_AGAIN_S = 2.0
+# By the operator's account of the deployment, then by Ray's own of the job.
+DEPLOYMENT: dict[str, JobStatus] = {
+    "Complete": "done",
+    "Failed": "failed",
+    "ValidationFailed": "failed",
+    "Suspending": "running",
+    "Suspended": "stopped",
+    "Running": "running",
+    "Initializing": "queued",
+    "Waiting": "queued",
+    "Retrying": "queued",
+    "": "queued",
+}
+
+
+class KubernetesSubmitter:
+    """Jobs as RayJobs: each gets a Ray cluster of its own, which is taken down when it has ended.
+
+    Data and run folders are on the claim that all pods mount; the folder of jobs stays on this machine.
+    """
+
+    def __init__(self, folder: Path, settings: KubernetesSettings | None = None) -> None:
+        self.folder = folder.absolute()
+        self.settings = settings or KubernetesSettings()
+
+    def submit(self, spec: JobSpec) -> str:
+        """Hand a job over and give its id.
+
+        Raises:
+            ClusterError: Kubernetes refuses it (its own words are shown), or it can't be written down.
+        """
+        job = open_folder(self.folder, spec)
+        native = native_name(job.name, uuid.uuid4().hex[:5])
+        try:
+            manifest = rayjob(spec, self.settings, native)
+            (job / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+            if spec.environment:
+                self._kubectl("apply", "-f", "-", given=environment_secret(spec, self.settings, native))
+            self._kubectl("apply", "-f", "-", given=manifest)
+            RemoteRecord.of(job, "kubernetes", native, spec, self.settings.to_dict()).save(job)
+        except (ClusterError, OSError) as error:
+            shutil.rmtree(job, ignore_errors=True)
+            raise ClusterError(f"the job can't be submitted: {error}") from error
+        return job.name
+
+    def list(self) -> tuple[JobInfo, ...]:
+        """All jobs of Kubernetes that were submitted from here, oldest first."""
+        return tuple(self.status(job_id) for job_id in remote_ids(self.folder, "kubernetes"))
+
+    def status(self, job_id: str) -> JobInfo:
+        """How a job stands.
+
+        Raises:
+            ClusterError: There is no such job, or Kubernetes does not answer.
+        """
+        record = load_remote(self.folder, job_id)
+        try:
+            found: dict[str, Any] = json.loads(self._kubectl("get", "rayjob", record.native_id, "-o", "json"))
+        except ClusterError as error:
+            if "NotFound" not in str(error):
+                raise
+            found = {}
+        told = found.get("status", {})
+        asked = (self.folder / job_id / STOP).exists()
+        status: JobStatus = (
+            DEPLOYMENT.get(told.get("jobDeploymentStatus", ""), "running") if found else "lost"
+        )
+        if status == "done" and told.get("jobStatus") in ("FAILED", "STOPPED"):
+            status = "failed" if told["jobStatus"] == "FAILED" else "stopped"
+        if asked and status in ("failed", "lost"):
+            status = "stopped"
+        return JobInfo(
+            id=job_id,
+            words=record.words,
+            status=status,
+            exit_code=0 if status == "done" else None,
+            started_at=record.submitted_at,
+            ended_at=_seconds(told.get("endTime")),
+            host=self.settings.context or "kubernetes",
+            pid=None,
+            folder=Path(record.folder),
+            log=None,
+            place="kubernetes",
+            native_id=f"{record.native_id}",
+            detail=" ".join(str(told.get("message", "")).split())[:300],
+        )
+
+    def logs(self, job_id: str, follow: bool = False) -> Iterator[str]:
+        """Pieces of a job's output so far; with `follow` until it ends.
+
+        Raises:
+            ClusterError: There is no such job, or kubectl is not installed.
+        """
+        record = load_remote(self.folder, job_id)
+        # The operator submits by a Kubernetes Job of the same name, whose pod shows the command's output.
+        words = ["logs", f"job/{record.native_id}", "--tail=-1", *(["--follow"] if follow else [])]
+        return self._stream(words)
+
+    def _stream(self, words: Sequence[str]) -> Iterator[str]:
+        with subprocess.Popen(
+            self._words(*words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        ) as process:
+            out, err = process.stdout, process.stderr
+            if out is None or err is None:  # pipes were asked for; this tells the type checker
+                raise ClusterError("kubectl gave no output to read")
+            yield from out
+            said = err.read()
+            if process.wait():
+                raise ClusterError(_last_line(said) or "kubectl can't show the log")
+
+    def stop(self, job_id: str, patience_s: float = 60.0) -> JobInfo:
+        """Suspend a job: Ray interrupts the command, and its pods are taken down.
+
+        Raises:
+            ClusterError: There is no such job, or it does not end.
+        """
+        info = self.status(job_id)
+        if info.status not in ("queued", "running"):
+            return info
+        (self.folder / job_id / STOP).touch()
+        change = json.dumps({"spec": {"suspend": True}})
+        self._kubectl("patch", "rayjob", info.native_id, "--type=merge", f"--patch={change}")
+        end = time.monotonic() + patience_s + ANSWER_S
+        while (info := self.status(job_id)).status in ("queued", "running"):
+            if time.monotonic() > end:
+                raise ClusterError(f"{job_id} does not end: Kubernetes still holds RayJob {info.native_id}")
+            time.sleep(LOOK_AGAIN_S)
+        return info
+
+    def _words(self, *words: str) -> tuple[str, ...]:
+        context = [f"--context={self.settings.context}"] if self.settings.context else []
+        return ("kubectl", f"--namespace={self.settings.namespace}", *context, *words)
+
+    def _kubectl(self, *words: str, given: dict[str, Any] | None = None) -> str:
+        """What kubectl prints; what it is given goes in by its standard input, where no process list shows it."""
+        try:
+            done = subprocess.run(
+                self._words(*words),
+                input=None if given is None else json.dumps(given),
+                stdin=subprocess.DEVNULL if given is None else None,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=ANSWER_S,
+            )
+        except FileNotFoundError as error:
+            raise ClusterError("kubectl is not installed here: submit from a machine that has it") from error
+        except subprocess.TimeoutExpired as error:
+            raise ClusterError(f"kubectl has not answered in {ANSWER_S:g} s: is the cluster up?") from error
+        if done.returncode:
+            raise ClusterError(_last_line(done.stderr) or f"kubectl ended with exit code {done.returncode}")
+        return done.stdout
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
+
+
+def _seconds(when: str | None) -> float | None:
+    return datetime.fromisoformat(when.replace("Z", "+00:00")).timestamp() if when else None

@@ -1,0 +1,130 @@
+"""What a worker can reach, looked at from there before anything is trained.
+
+Run as `python -m cluster.probe NEEDS` on the machine in question, where NEEDS is JSON; it prints one line, MARK and
+a JSON list of what is lacking.
+"""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cluster.spec import ClusterError
+
+MARK = "beagle-probe:"
+CONNECT_S = 5.0
+VERSIONED = ("ray", "torch", "numpy")
+FREE_GB = 1.0
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a job needs to find where it runs.
+
+    Attributes:
+        paths: Files and folders that must be readable.
+        writable: Folders in which it must be able to write; made where they are missing.
+        urls: Servers that must answer, for example MLflow's.
+        gpus: GPUs of one trial.
+        versions: Of Beagle and its libraries on the submitting machine, by name; a trial's results depend on them.
+    """
+
+    paths: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
+    gpus: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Needs":
+        """The same back."""
+        data = json.loads(text)
+        tuples = {name: tuple(data[name]) for name in ("paths", "writable", "urls")}
+        return cls(**tuples, gpus=float(data["gpus"]), versions=dict(data["versions"]))
+
+
+def versions_here() -> dict[str, str]:
+    """Versions of Python and of the libraries that trials stand on."""
+    found = {"python": ".".join(map(str, sys.version_info[:2]))}
+    for name in VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+def findings(needs: Needs) -> list[str]:
+    """What this machine lacks: one line each, saying what to mend; empty when all is there."""
+    host = socket.gethostname()
+    found = []
+    here = versions_here()
+    for name, version in needs.versions.items():
+        if here.get(name, "none").split("+")[0] != version.split("+")[0]:
+            found.append(
+                f"{name} is {here.get(name, 'none')} on {host}, but {version} here: install the same, or set python"
+            )
+    found += [
+        f"{path} can't be read on {host}: put it on storage that all machines share, or ship the folder"
+        for path in needs.paths
+        if not os.access(path, os.R_OK)
+    ]
+    for folder in needs.writable:
+        found += _not_writable(Path(folder), host)
+    for url in needs.urls:
+        found += _not_answering(url, host)
+    return found
+
+
+def _not_writable(folder: Path, host: str) -> list[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+        free = shutil.disk_usage(folder).free / 1e9
+    except OSError as error:
+        return [f"{folder} can't be written on {host} ({error.strerror}): choose shared storage with --out"]
+    if free < FREE_GB:
+        return [f"{folder} has {free:.1f} GB free on {host}: checkpoints of an evolution take several"]
+    return []
+
+
+def _not_answering(url: str, host: str) -> list[str]:
+    parts = urlsplit(url)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        with socket.create_connection((parts.hostname or "", port), timeout=CONNECT_S):
+            return []
+    except (OSError, ValueError) as error:
+        shown = f"{parts.scheme}://{parts.hostname}:{parts.port or ''}".rstrip(
+            ":"
+        )  # without user and password
+        return [f"{shown} does not answer from {host} ({error}): is it a name that the cluster knows?"]
+
+
+def read_findings(text: str) -> tuple[str, ...]:
+    """What a probe found, out of all that its job printed.
+
+    Raises:
+        ClusterError: It printed no findings.
+    """
+    for line in reversed(text.splitlines()):
+        if line.startswith(MARK):
+            return tuple(json.loads(line.removeprefix(MARK)))
+    raise ClusterError(f"the look at a worker brought no answer, but {text.strip()[-200:]!r}")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(MARK + json.dumps(findings(Needs.from_json(sys.argv[1]))) + "\n")

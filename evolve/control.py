@@ -1,0 +1,69 @@
+"""Speaking to a run's driver from another process: who drives the run, and asking it to stop.
+
+The request is a file in the run folder, so it works wherever that folder can be seen, on another machine too.
+"""
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import Literal
+
+from evolve.space import EvolveError
+
+Stop = Literal["gently", "now"]
+
+REQUEST_NAME = "stop"
+LOCK_NAME = "lock"
+
+
+def ask_to_stop(folder: Path, how: Stop = "gently") -> None:
+    """Ask the driver of a run to stop; it looks every second.
+
+    Args:
+        folder: The run folder.
+        how: "gently" lets each running trial end its epoch, "now" does not.
+
+    Raises:
+        EvolveError: The run folder can't be written.
+    """
+    aside = folder / f".{REQUEST_NAME}.{os.getpid()}"
+    try:
+        aside.write_text(json.dumps({"version": 1, "how": how, "time": time.time()}), encoding="utf-8")
+        aside.replace(folder / REQUEST_NAME)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise EvolveError(f"{folder}: it can't be asked to stop there ({error.strerror})") from error
+
+
+def requested_stop(folder: Path) -> Stop | None:
+    """What the driver of a run is asked; None for nothing. A file that makes no sense is taken as "gently"."""
+    try:
+        text = (folder / REQUEST_NAME).read_text(encoding="utf-8")
+    except OSError:
+        return None  # none there, or a file system that is away for the moment
+    try:
+        return "now" if json.loads(text).get("how") == "now" else "gently"
+    except (ValueError, AttributeError):
+        return "gently"  # someone's `touch stop`
+
+
+def forget_stop(folder: Path) -> None:
+    """Take a request back: it was met, or it was for a driver of before."""
+    (folder / REQUEST_NAME).unlink(missing_ok=True)
+
+
+def driver_of(folder: Path) -> str | None:
+    """Who drives the run, as "PID on HOST"; None where nobody does."""
+    try:
+        handle = os.open(folder / LOCK_NAME, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # freed by the close
+    except BlockingIOError:
+        return os.pread(handle, 200, 0).decode(errors="replace").strip() or "an unknown process"
+    finally:
+        os.close(handle)
+    return None

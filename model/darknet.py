@@ -1,0 +1,134 @@
+"""Darknet's `.weights`: float32 numbers one after another, in the order of the convolutions of its configuration.
+
+Nothing in the file is named, so a model must say the order. It is that of the rows, and a level's prediction comes
+right after the row that feeds it; inside a block the order is that of the configuration that the block stands for.
+
+Source: the layout is that of darknet's `load_weights`: a header; then, per convolution, bias (or shift, scale,
+running mean and running variance), then the kernel.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.blocks import BATCH_NORM_EPS
+from model.detector import Detector
+from model.rows import ModelError
+from model.spec import ModelSpec, load_spec
+
+DARKNET_EPS = 1e-5  # what darknet adds to a variance; ours adds more, so scales are made up for it
+MAX_CLASSES = 10_000
+CHILDREN: dict[str, tuple[str, ...]] = {
+    "C3": ("cv2", "cv1", "m", "cv3"),
+    "BottleneckCSP": ("cv2", "cv1", "m", "cv3", "cv4"),
+}
+"""Order of the parts of a block that darknet writes otherwise than we do: the branch past the bottlenecks first."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One convolution: names of its tensors, and the kernel's shape. `norm` is None where it has a bias instead."""
+
+    kernel: str
+    norm: str | None
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        return prod(self.shape) + self.shape[0] * (4 if self.norm else 1)
+
+
+def is_darknet(path: Path) -> bool:
+    """Whether a file is called as darknet's are: `yolov3.weights`, or `yolov4.conv.137` for a backbone."""
+    return path.suffix == ".weights" or (path.suffix[1:].isdecimal() and path.stem.endswith(".conv"))
+
+
+def read_darknet(path: Path, spec: ModelSpec) -> tuple[dict[str, Tensor], int | None]:
+    """Read a file of weights for a model.
+
+    Args:
+        path: the file.
+        spec: the model; its number of classes doesn't matter.
+
+    Returns:
+        (tensors by our names, number of classes of the file). A file of a backbone (such as `yolov4.conv.137`)
+        gives the tensors that it has, and None.
+
+    Raises:
+        ModelError: the file does not hold the numbers of that model.
+    """
+    data = path.read_bytes()
+    if len(data) < 20:
+        raise ModelError("it is cut short: the header is missing")
+    major, minor = np.frombuffer(data, "<i4", 2).tolist()
+    start = 20 if major * 10 + minor >= 2 else 16
+    if not (0 <= major < 1000 and 0 <= minor < 1000) or (len(data) - start) % 4:
+        raise ModelError("its header is not that of a darknet file, or it is cut short")
+    numbers = np.frombuffer(data, "<f4", offset=start)
+    classes = _count_classes(spec, len(numbers))
+    pieces = list(_pieces(_shape_of(spec, classes or 1)))
+    state: dict[str, Tensor] = {}
+    at = 0
+    for piece in pieces:
+        if at == len(numbers) and classes is None:
+            break
+        if at + piece.count > len(numbers):
+            raise ModelError(
+                f"it has {len(numbers):,} numbers, which are neither those of {spec.name} nor of its first rows"
+            )
+        state.update(_tensors(piece, numbers[at : at + piece.count]))
+        at += piece.count
+    return state, classes
+
+
+def _shape_of(spec: ModelSpec, classes: int) -> Detector:
+    with torch.device("meta"):
+        return Detector(load_spec(spec, classes=classes))
+
+
+def _count_classes(spec: ModelSpec, count: int) -> int | None:
+    """The number of classes with which the model has so many numbers; None where there is none."""
+    one, two = (sum(piece.count for piece in _pieces(_shape_of(spec, n))) for n in (1, 2))
+    classes, rest = divmod(count - one, two - one)
+    return None if rest or not 0 <= classes < MAX_CLASSES else classes + 1
+
+
+def _pieces(detector: Detector) -> Iterator[_Piece]:
+    levels = detector.spec.layers[-1].sources
+    last = len(detector.model) - 1
+    for index, module in enumerate(detector.model[:-1]):
+        yield from _convolutions(f"model.{index}", module)
+        if index in levels:
+            level = levels.index(index)
+            yield from _convolutions(f"model.{last}.m.{level}", detector.head.m[level])
+
+
+def _convolutions(prefix: str, module: nn.Module) -> Iterator[_Piece]:
+    if isinstance(module, nn.Conv2d):
+        yield _Piece(prefix, None, tuple(module.weight.shape))
+        return
+    children = dict(module.named_children())
+    if isinstance(children.get("conv"), nn.Conv2d) and isinstance(children.get("bn"), nn.BatchNorm2d):
+        yield _Piece(f"{prefix}.conv", f"{prefix}.bn", tuple(children["conv"].get_parameter("weight").shape))
+        return
+    for name in CHILDREN.get(type(module).__name__, tuple(children)):
+        yield from _convolutions(f"{prefix}.{name}", children[name])
+
+
+def _tensors(piece: _Piece, numbers: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> dict[str, Tensor]:
+    out = piece.shape[0]
+    values = torch.from_numpy(numbers.copy())
+    kernel = {f"{piece.kernel}.weight": values[len(values) - prod(piece.shape) :].view(piece.shape)}
+    if piece.norm is None:
+        return {f"{piece.kernel}.bias": values[:out]} | kernel
+    shift, scale, mean, variance = values[: 4 * out].view(4, out)
+    # The same function with our larger epsilon, in training too as far as a batch is like the average.
+    scale = scale * ((variance + BATCH_NORM_EPS) / (variance + DARKNET_EPS)).sqrt()
+    names = ("weight", "bias", "running_mean", "running_var")
+    norm = dict(zip((f"{piece.norm}.{name}" for name in names), (scale, shift, mean, variance), strict=True))
+    return norm | kernel

@@ -1,0 +1,84 @@
+"""Ghost convolutions: half the output is convolved from the input, half cheaply from the first half.
+
+Source: GhostNet (Han et al. 2019), https://arxiv.org/abs/1911.11907, with the parts' names of YOLOv5's weights.
+"""
+
+from math import gcd
+
+import torch
+from torch import Tensor, nn
+
+from model.blocks import C3, Conv
+
+
+class DWConv(Conv):
+    """Convolution in as many groups as the channels in and out allow: depth-wise where they are equal."""
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, activation: bool = True
+    ) -> None:
+        super().__init__(c_in, c_out, kernel, stride, groups=gcd(c_in, c_out), activation=activation)
+
+
+class GhostConv(nn.Module):
+    """A convolution to half the channels, and a 5×5 depth-wise one to the other half."""
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activation: bool = True,
+    ) -> None:
+        super().__init__()
+        half = c_out // 2
+        self.cv1 = Conv(c_in, half, kernel, stride, None, groups, activation)
+        self.cv2 = Conv(half, half, 5, 1, None, half, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, c_in, rows, columns) to (batch, c_out, rows / stride, columns / stride)."""
+        y = self.cv1(x)
+        return torch.cat((y, self.cv2(y)), 1)
+
+
+class GhostBottleneck(nn.Module):
+    """Two ghost convolutions with a shortcut; at stride 2 both ways are halved by depth-wise convolutions."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        hidden = c_out // 2
+        halved = stride == 2
+        self.conv = nn.Sequential(
+            GhostConv(c_in, hidden, 1, 1),
+            DWConv(hidden, hidden, kernel, stride, activation=False) if halved else nn.Identity(),
+            GhostConv(hidden, c_out, 1, 1, activation=False),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if halved:
+            self.shortcut = nn.Sequential(
+                DWConv(c_in, c_in, kernel, stride, activation=False), Conv(c_in, c_out, 1, activation=False)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, c_in, rows, columns) to (batch, c_out, rows / stride, columns / stride)."""
+        y: Tensor = self.conv(x) + self.shortcut(x)
+        return y
+
+
+class C3Ghost(C3):
+    """C3 whose bottlenecks are ghost ones."""
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        number: int = 1,
+        shortcut: bool = True,
+        groups: int = 1,
+        expansion: float = 0.5,
+    ) -> None:
+        super().__init__(c_in, c_out, 0, shortcut, groups, expansion)
+        hidden = int(c_out * expansion)
+        self.m = nn.Sequential(*(GhostBottleneck(hidden, hidden) for _ in range(number)))
