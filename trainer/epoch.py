@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from model.dropblock import set_dropblock
 from trainer import adversary, prepare
 from trainer.evaluate import to_input
-from trainer.optim import Step, apply_step
+from trainer.optim import Step
 from trainer.session import Session
 from trainer.stopping import StoppedError
 
@@ -61,7 +62,7 @@ def train_one_epoch(
             images, targets = to_input(batch["images"], session.device), batch["targets"].to(session.device)
             if adversary.is_attacked(session.config.hyp.sat, session.config.seed, epoch, index):
                 images = adversary.attack(session.detector, session.loss, images, session.config.hyp.sat_eps)
-            total, parts = _learn(session, images, targets, waits=not steps)
+            total, parts = learn(session, images, targets, waits=not steps)
             sums += parts * _share(session, index, len(images))
             bad = torch.where(torch.isfinite(total), bad, bad.clamp(max=index))
             if (
@@ -70,7 +71,7 @@ def train_one_epoch(
                 _check_losses(bad, epoch, batches)
             if steps:
                 waiting = 0
-                _step(session, step)
+                take_step(session, step)
             if progress:
                 progress("train", index + 1, batches)
     _end_epoch(session, epoch, sums, bad)
@@ -78,7 +79,7 @@ def train_one_epoch(
     return losses | {"lr": session.schedule.at((epoch + 1) * batches - 1).lr}
 
 
-def _learn(session: Session, images: Tensor, targets: Tensor, *, waits: bool) -> tuple[Tensor, Tensor]:
+def learn(session: Session, images: Tensor, targets: Tensor, *, waits: bool) -> tuple[Tensor, Tensor]:
     """Add one batch's gradients to those that are there.
 
     Args:
@@ -119,9 +120,9 @@ def _share(session: Session, index: int, images: int) -> float:
     return images / min(batch, len(session.train_split.images) - index * batch)
 
 
-def _step(session: Session, step: Step) -> None:
+def take_step(session: Session, step: Step) -> None:
     """One step of the optimiser, and of the average behind it."""
-    apply_step(session.optimizer, step)
+    applytake_step(session.optimizer, step)
     session.scaler.unscale_(session.optimizer)
     clip_grad_norm_(session.detector.parameters(), CLIP, foreach=True)
     session.scaler.step(session.optimizer)
@@ -136,6 +137,7 @@ def _begin_epoch(session: Session, epoch: int) -> None:
         session.train_loader.set_chances(prepare.image_chances(session.train_split, session.class_map))
     session.train_loader.set_epoch(epoch)
     prepare.train_mode(session.detector, config.freeze)
+    set_dropblock(session.detector, epoch / config.epochs)
 
 
 def _end_epoch(session: Session, epoch: int, sums: Tensor, bad: Tensor) -> None:
