@@ -4,8 +4,8 @@ Run as `python -m benchmarks.training_step [--model yolov5n] [--image-size 320] 
 
 The plain loop: images to float in the usual layout, forward, loss, backward, clipping, an optimiser that goes tensor
 by tensor, a moving average that goes tensor by tensor over both state dicts, and the loss read from the device after
-each batch. Ours is `trainer.epoch` as it trains. Both take the same batches from the same initial weights, in turns, so
-that what else the machine does falls on both; medians of the turns. On a busy machine only the CPU time (of all
+each batch. Ours is `trainer.epoch` as it trains. Both take the same batches from the same initial weights, in turns,
+so that what else the machine does falls on both; medians of the turns. On a busy machine only the CPU time (of all
 threads) says much; on an idle one both columns agree.
 """
 

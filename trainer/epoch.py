@@ -122,7 +122,7 @@ def _share(session: Session, index: int, images: int) -> float:
 
 def take_step(session: Session, step: Step) -> None:
     """One step of the optimiser, and of the average behind it."""
-    applytake_step(session.optimizer, step)
+    apply_step(session.optimizer, step)
     session.scaler.unscale_(session.optimizer)
     clip_grad_norm_(session.detector.parameters(), CLIP, foreach=True)
     session.scaler.step(session.optimizer)

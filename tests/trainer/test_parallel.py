@@ -1,3 +1,5 @@
+import dataclasses
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -6,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer import Hyperparameters, TrainConfig
+from trainer import Hyperparameters, TrainConfig, TrainError, train
+from trainer.checkpoint import load as load_checkpoint
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 
@@ -77,13 +80,13 @@ def test_what_a_process_refuses_is_said_where_it_was_launched(config):
 
 @pytest.mark.slow
 def test_a_report_that_raises_ends_all_processes_and_the_training_can_be_resumed_exactly(config, tmp_path):
-    class Enough(Exception):
+    class EnoughError(Exception):
         pass
 
     def report(*_):
-        raise Enough
+        raise EnoughError
 
-    with pytest.raises(Enough):
+    with pytest.raises(EnoughError):
         train(config, report=report)
     assert multiprocessing.active_children() == []
     resumed = train(dataclasses.replace(config, resume=True))
