@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 from model.dropblock import set_dropblock
 from trainer import adversary, prepare
 from trainer.evaluate import to_input
-from trainer.optim import Step
+from trainer.optim import Step, apply_step
 from trainer.session import Session
 from trainer.stopping import StoppedError
 
