@@ -105,7 +105,10 @@ def start_run(
         **options.training,
         "hyp": options.hyp.to_dict(),
     }
-    config = TrainConfig.from_dict({**training, "out": str(folder)})  # refused now rather than in every trial
+    devices = max(int(resources.gpus), 1)
+    config = TrainConfig.from_dict(
+        {**training, "out": str(folder), "devices": devices}
+    )  # refused now rather than in every trial
     if config.weights and not Path(config.weights).is_file():
         raise CommandError(f"{config.weights}: there are no such weights to start from")
     fitted = fit_anchors(inputs, mode=options.anchors, hyp=options.hyp, seed=options.seed)
@@ -223,7 +226,9 @@ def train_detector(assignment: Assignment, report: Report) -> Outcome:
     settings |= {"hyp": {**settings["hyp"], **assignment.config}, "out": str(out), "resume": resume}
     if "anchors" in assignment.config:
         settings["anchors"] = "auto"  # the gene asks for a number per level, so each trial fits its own
-    config = TrainConfig.from_dict(settings | {"threads": max(int(assignment.cpus), 1)})
+    devices = max(int(assignment.gpus), 1)  # several GPUs of a trial share each batch
+    threads = max(int(assignment.cpus) // devices, 1)
+    config = TrainConfig.from_dict(settings | {"threads": threads, "devices": devices})
     result = train(config, report=report)
     run_folder = Path(assignment.folder).parents[1]
     diverged = result.status == "diverged"
