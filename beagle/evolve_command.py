@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beagle import console
+from beagle.model_flags import (
+    Activation,
+    AnchorsFrom,
+    Assign,
+    Attention,
+    BoxLoss,
+    Dropblock,
+    Loss,
+    changed_model,
+)
 
 if TYPE_CHECKING:
     from evolve.journal import RunState
@@ -53,6 +63,13 @@ def evolve(
     anchors: Annotated[
         str, typer.Option("--anchors", help="auto fits poor anchors, fit always, keep never.")
     ] = "auto",
+    activation: Activation = None,
+    attention: Attention = None,
+    dropblock: Dropblock = None,
+    anchors_from: AnchorsFrom = None,
+    loss: Loss = "auto",
+    box_loss: BoxLoss = "ciou",
+    assignment: Assign = "ratio",
     optimizer: Annotated[
         str, typer.Option("--optimizer", help="sgd, adamw, adam, or auto: adamw for short trainings.")
     ] = "auto",
@@ -85,6 +102,7 @@ def evolve(
     from evolve.ray_driver import session_with_room
     from evolve.resources import Resources
 
+    model = changed_model(model, activation, attention, dropblock, anchors_from)
     folder = out or unused_folder(Path("runs"), "evolve")
     if go_on and (folder / "journal.jsonl").is_file():
         resume(folder, as_json=as_json)
@@ -109,6 +127,9 @@ def evolve(
         training={
             "optimizer": optimizer,
             "schedule": schedule,
+            "loss": loss,
+            "box_loss": box_loss,
+            "assignment": assignment,
             "device": device,
             "workers": workers,
             "weights": str(Path(weights).resolve()) if weights else None,
@@ -135,7 +156,10 @@ def gene_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-NOT_OF_A_COMMAND = ("anchors", "optimizer", "schedule", "weights", "workers")
+NOT_OF_A_COMMAND = (
+    *("anchors", "optimizer", "schedule", "weights", "workers"),
+    *("activation", "attention", "dropblock", "anchors_from", "loss", "box_loss", "assignment"),
+)
 
 
 def _evolve_command(context: typer.Context, folder: Path, resources: "Resources", *, as_json: bool) -> None:
@@ -153,7 +177,7 @@ def _evolve_command(context: typer.Context, folder: Path, resources: "Resources"
     for name in NOT_OF_A_COMMAND:
         if name in given:
             raise CommandError(
-                f"--{name} has no meaning with --trainer: it belongs into the command of its file"
+                f"--{name.replace('_', '-')} has no meaning with --trainer: it belongs into the command of its file"
             )
     same = (
         "trainer",

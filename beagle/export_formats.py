@@ -98,6 +98,9 @@ def write_beagle(training: Training) -> Written:
         "anchors": "keep",
         "seed": settings.get("seed", 0),
     }
+    for name in ("loss", "box_loss", "assignment"):
+        if name in settings:
+            options[name.replace("_", "-")] = settings[name]
     if training.start:
         options["weights"] = training.start
     words = ["beagle", "train", shell_variable("DATA"), "--model", "model.yaml", "--hyp", "hyp.yaml"]

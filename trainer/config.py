@@ -41,6 +41,9 @@ CHOICES = MappingProxyType(
         "optimizer": ("auto", "sgd", "adamw", "adam", "rmsprop"),
         "schedule": ("linear", "cosine"),
         "amp": ("auto", "off", "bf16", "fp16"),
+        "loss": ("auto", "yolov5", "scaled-yolov4"),
+        "box_loss": ("ciou", "diou", "giou", "iou"),
+        "assignment": ("ratio", "iou"),
     }
 )
 WHOLE = MappingProxyType(
@@ -88,6 +91,9 @@ class TrainConfig:
         val_fraction: Share of the val images that is evaluated, always the same ones.
         pictures: Draw batches, predictions and curves into `out`.
         augment: False trains on plain letterboxed images.
+        loss: "auto" takes the loss of the model's family; else "yolov5" or "scaled-yolov4" (see `model.gains`).
+        box_loss: Which IoU the box loss uses: "ciou", "diou", "giou" or "iou".
+        assignment: Which anchors a target is matched with: "ratio" (see `hyp.anchor_t`) or "iou" (see `hyp.iou_t`).
         threads: CPU threads for torch; None leaves torch's own choice.
 
     Raises:
@@ -122,6 +128,9 @@ class TrainConfig:
     val_fraction: float = 1.0
     pictures: bool = False
     augment: bool = True
+    loss: str = "auto"
+    box_loss: str = "ciou"
+    assignment: str = "ratio"
     threads: int | None = None
 
     def __post_init__(self) -> None:

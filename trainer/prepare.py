@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from anchors import fit, metrics
 from dataset import Split
 from model import Detector, build
+from model.boxes import IouKind
 from model.loss import DetectionLoss, LossGains
 from model.spec import ModelSpec, load_spec
 from model.spec import round_image_size as next_size
@@ -244,10 +245,9 @@ def image_chances(split: Split, class_map: Sequence[float]) -> NDArray[np.float6
     return weights / total if total > 0 else None
 
 
-def build_loss(
-    detector: Detector, hyp: Hyperparameters, image_size: int, *, autobalance: bool = False
-) -> DetectionLoss:
-    """The loss of a detector, its gains scaled to classes, image size (px) and levels."""
+def build_loss(detector: Detector, config: TrainConfig, image_size: int) -> DetectionLoss:
+    """The loss of a detector, its gains scaled to classes, image size (px) and levels by the rule of its family."""
+    hyp = config.hyp
     gains = LossGains(
         box=hyp.box,
         cls=hyp.cls,
@@ -257,7 +257,11 @@ def build_loss(
         fl_gamma=hyp.fl_gamma,
         label_smoothing=hyp.label_smoothing,
         anchor_t=hyp.anchor_t,
-        autobalance=autobalance,
+        iou_t=hyp.iou_t,
+        autobalance=config.autobalance,
+        scheme=detector.spec.options.scheme if config.loss == "auto" else config.loss,
+        box_loss=cast(IouKind, config.box_loss),
+        assignment=config.assignment,
     )
     return DetectionLoss(detector, gains.scaled(detector.classes, image_size, len(detector.strides)))
 

@@ -117,7 +117,7 @@ def start(job: Job, folder: RunFolder, state: Mapping[str, Any] | None) -> Sessi
     if config.sync_bn and team.world > 1:
         join_norms(detector, device)
     precision = prepare.choose_precision(config.amp, device)
-    loss = prepare.build_loss(detector, config.hyp, image_size, autobalance=config.autobalance).to(device)
+    loss = prepare.build_loss(detector, config, image_size).to(device)
     session = Session(
         config=config,
         folder=folder,
