@@ -234,7 +234,8 @@ def train_detector(assignment: Assignment, report: Report) -> Outcome:
     settings |= {"hyp": {**settings["hyp"], **assignment.config}, "out": str(out), "resume": resume}
     if "anchors" in assignment.config:
         settings["anchors"] = "auto"  # the gene asks for a number per level, so each trial fits its own
-    settings |= {"threads": max(int(assignment.cpus), 1), "devices": devices_of(assignment.gpus)}
+    devices = devices_of(assignment.gpus)  # several GPUs of a trial share each batch
+    settings |= {"threads": max(int(assignment.cpus) // devices, 1), "devices": devices}
     result = train(TrainConfig.from_dict(settings), report=report, pieces=2**assignment.micro_batch_halvings)
     run_folder = Path(assignment.folder).parents[1]
     diverged = result.status == "diverged"

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from dataset import Split
@@ -108,7 +109,14 @@ def build_detector(spec: ModelSpec, seed: int) -> Detector:
 
 
 def place(detector: Detector, device: str | torch.device) -> Detector:
-    """Move a detector to a device, its convolutions laid out channels last: half their time on a CPU."""
+    """Move a detector to a device, in the form in which it computes fastest; what it computes stays the same.
+
+    Convolutions are laid out channels last: half their time on a CPU. SiLU does not work in place: its backward pass
+    needs the input, so in place it copies it first, which costs a CPU 6 % of a step and saves no memory.
+    """
+    for module in detector.modules():
+        if isinstance(module, nn.SiLU):
+            module.inplace = False
     convert_conv2d_weight_memory_format(detector.to(device), torch.channels_last)
     return detector
 
