@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import load_yaml_map
 from beagle.production import git_commit, versions
+from beagle.searching import search_header
 from beagle.verification import VERIFY
 from beagle.verify_run import command_expectation
 from evolve.command_file import load_genes, load_trainer
@@ -19,8 +20,7 @@ from evolve.command_values import command_words, hyperparameters, placeholder_va
 from evolve.command_words import fill
 from evolve.export import HERE, HYP, ExportFiles
 from evolve.journal import Journal, RunState, TrialState
-from evolve.search import SearchSettings
-from evolve.space import EvolveError, Gene, Space, unknown_name
+from evolve.space import EvolveError, Gene, Space, Value, unknown_name
 
 if TYPE_CHECKING:
     from evolve.resources import Resources
@@ -45,6 +45,8 @@ class CommandOptions:
         space: YAML file of genes and bounds instead.
         device: "auto", "cpu", "cuda" or "cuda:N".
         seed: Of the search and of each training.
+        search: "genetic", or a sampler of Optuna.
+        warm_start: Earlier results to begin with; see `beagle.searching`.
     """
 
     trainer: str
@@ -59,6 +61,8 @@ class CommandOptions:
     space: Path | None = None
     device: str = "auto"
     seed: int = 0
+    search: str = "genetic"
+    warm_start: str | None = None
 
     def __post_init__(self) -> None:
         for name, low in (("trials", 1), ("epochs", 1), ("batch_size", 1), ("image_size", 1), ("seed", 0)):
@@ -95,7 +99,7 @@ def start_command_run(
     check_new_folder(folder)
     spec = chosen_trainer(options, note)
     space = Space(spec.genes)
-    settings = _settings(spec, options, resources.gpus)
+    settings = _settings(spec, options)
     _check_words(spec, settings, local=resources.address is None)
     used = spec.fields()
     if options.data and "data" not in used:
@@ -109,7 +113,7 @@ def start_command_run(
         "trials": options.trials,
         "seed": options.seed,
         "space": space.to_dict(),
-        "search": SearchSettings().to_dict(),
+        "search": search_header(options.search, options.warm_start, space, None, note),
         "settings": settings,
         "resources": resources.to_dict(),
         "provenance": {
@@ -178,7 +182,7 @@ def _with_values(
     )
 
 
-def _settings(spec: CommandSpec, options: CommandOptions, gpus: float) -> dict[str, Any]:
+def _settings(spec: CommandSpec, options: CommandOptions) -> dict[str, Any]:
     data = absolute_source(options.data) if options.data else None
     if data is None and "data" in spec.fields():
         raise CommandError(f"{spec.name}: DATA must be given, since its command names {{data}}")
@@ -191,7 +195,6 @@ def _settings(spec: CommandSpec, options: CommandOptions, gpus: float) -> dict[s
         "image_size": options.image_size or usual.get("image_size", 640),
         "seed": options.seed,
         "device": options.device,
-        "gpus": gpus,
         "cwd": str(Path.cwd()),
         TRAINER: spec.to_dict(),
     }
@@ -273,8 +276,8 @@ def command_files(
 
 
 def at_length(
-    spec: CommandSpec, config: dict[str, float | int], trial: int, production: int
-) -> tuple[dict[str, float | int], list[str]]:
+    spec: CommandSpec, config: dict[str, Value], trial: int, production: int
+) -> tuple[dict[str, Value], list[str]]:
     """A configuration for a longer training: genes counted in epochs keep their share of it.
 
     Args:
@@ -286,13 +289,15 @@ def at_length(
     Returns:
         The configuration, and a line for each gene that changed.
     """
-    changed, notes = dict(config), []
+    changed: dict[str, Value] = dict(config)
+    notes: list[str] = []
     for name in spec.per_length:
         if name in config and production != trial:
-            value = config[name] * production / trial
+            value = float(config[name]) * production / trial
             integer = next(gene.integer for gene in spec.genes if gene.name == name)
             changed[name] = round(value) if integer else float(f"{value:.5g}")
+            before, after = float(config[name]), float(changed[name])
             notes.append(
-                f"{name}: {config[name]:g} of {trial} epochs became {changed[name]:g} of {production}, the same share"
+                f"{name}: {before:g} of {trial} epochs became {after:g} of {production}, the same share"
             )
     return changed, notes

@@ -60,6 +60,17 @@ def evolve(
     space: Annotated[
         Path | None, typer.Option("--space", help="YAML file of genes and their bounds.")
     ] = None,
+    search: Annotated[
+        str,
+        typer.Option("--search", help="genetic, or a sampler of Optuna: tpe, cmaes, gp, nsga2, qmc, random."),
+    ] = "genetic",
+    warm_start: Annotated[
+        str | None,
+        typer.Option(
+            "--warm-start",
+            help="Earlier results: a run, evolve.csv, tune_results.ndjson, an MLflow experiment.",
+        ),
+    ] = None,
     anchors: Annotated[
         str, typer.Option("--anchors", help="auto fits poor anchors, fit always, keep never.")
     ] = "auto",
@@ -79,6 +90,16 @@ def evolve(
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     workers: Annotated[int, typer.Option("--workers", help="Loader processes per trial.")] = 0,
+    cache: Annotated[
+        str, typer.Option("--cache", help="Keep decoded images in ram, on disk, or off.")
+    ] = "ram",
+    rect: Annotated[bool, typer.Option("--rect", help="Rectangular batches; no mosaics.")] = False,
+    multi_scale: Annotated[
+        bool, typer.Option("--multi-scale", help="Batches of 0.5 to 1.5 times the image size.")
+    ] = False,
+    pipeline: Annotated[
+        str, typer.Option("--pipeline", help="Augment on the cpu, the device, or auto: a GPU with room.")
+    ] = "auto",
     cpus: Annotated[float, typer.Option("--cpus", help="CPUs per trial.")] = 1.0,
     gpus: Annotated[float, typer.Option("--gpus", help="GPUs per trial; 0.5 lets two share one.")] = 0.0,
     concurrent: Annotated[int | None, typer.Option("--concurrent", help="Most trials at once.")] = None,
@@ -132,9 +153,15 @@ def evolve(
             "assignment": assignment,
             "device": device,
             "workers": workers,
+            "cache": cache,
+            "rect": rect,
+            "multi_scale": multi_scale,
+            "pipeline": pipeline,
             "weights": str(Path(weights).resolve()) if weights else None,
         },
         seed=seed,
+        search=search,
+        warm_start=warm_start,
     )
     with ExitStack() as stack:
         found = start_run(
@@ -159,6 +186,7 @@ def gene_names(text: str) -> tuple[str, ...]:
 NOT_OF_A_COMMAND = (
     *("anchors", "optimizer", "schedule", "weights", "workers"),
     *("activation", "attention", "dropblock", "anchors_from", "loss", "box_loss", "assignment"),
+    *("cache", "rect", "multi_scale", "pipeline"),
 )
 
 
@@ -191,6 +219,8 @@ def _evolve_command(context: typer.Context, folder: Path, resources: "Resources"
         "space",
         "device",
         "seed",
+        "search",
+        "warm_start",
     )
     words = {name: given[name] for name in same if name in given}
     options = CommandOptions(**words, genes=gene_names(given.get("genes", "")))

@@ -44,6 +44,12 @@ OPTIONAL_GENES: Mapping[str, tuple[float, float, bool, bool]] = {
     "label_smoothing": (0.0, 0.2, False, False),
     "perspective": (0.0, 0.001, False, False),
     "fliplr": (0.0, 1.0, False, False),
+    "cutmix": (0.0, 1.0, False, False),
+    "copy_paste": (0.0, 1.0, False, False),
+    "erasing": (0.0, 1.0, False, False),
+    "cutout": (0.0, 1.0, False, False),
+    "hide_and_seek": (0.0, 1.0, False, False),
+    "gridmask": (0.0, 1.0, False, False),
 }
 """Genes that are evolved when the user names them."""
 
@@ -84,7 +90,9 @@ def build_space(genes: tuple[str, ...], space: Path | None, hyp: Hyperparameters
 
     Args:
         genes: Names; empty for all of `GENES`.
-        space: YAML file of `name: [low, high]` or `name: {low, high, log, integer, start}`; overrides `genes`.
+        space: YAML file of `name: [low, high]`, `name: {low, high, log, integer, start, when}` or
+            `name: {choices: [...], start, when}`; overrides `genes`. `when: {other: value or [values]}` names a gene
+            above: elsewhere this one rests at its start.
         hyp: The starting configuration.
 
     Raises:
@@ -108,11 +116,22 @@ def build_space(genes: tuple[str, ...], space: Path | None, hyp: Hyperparameters
             chosen.append(Gene(name, low, high, start=start[name], log=log, integer=integer))
     for gene in chosen:
         low, high = RANGES[gene.name]
-        if gene.low < low or gene.high > high:
+        least, most = _extremes(gene)
+        if least < low or most > high:
             raise CommandError(
-                f"gene {gene.name}: bounds must lie in [{low:g}, {high:g}], but got [{gene.low:g}, {gene.high:g}]"
+                f"gene {gene.name}: bounds must lie in [{low:g}, {high:g}], but got [{least:g}, {most:g}]"
             )
     return Space(chosen)
+
+
+def _extremes(gene: Gene) -> tuple[float, float]:
+    """Least and greatest value of a gene; a hyperparameter is a number even where it is one of a few."""
+    if not gene.choices:
+        return gene.low, gene.high
+    if not all(isinstance(choice, int | float) for choice in gene.choices):
+        raise CommandError(f"gene {gene.name}: choices must be numbers, but got {list(gene.choices)}")
+    numbers = [float(choice) for choice in gene.choices]
+    return min(numbers), max(numbers)
 
 
 def _gene_from_row(name: str, row: Any, start: float, path: Path) -> Gene:
@@ -121,9 +140,12 @@ def _gene_from_row(name: str, row: Any, start: float, path: Path) -> Gene:
     if isinstance(row, list) and len(row) == 2:
         values |= {"low": row[0], "high": row[1]}
     elif isinstance(row, dict):
-        check_names(
-            map(str, row), ("low", "high", "start", "log", "integer"), f"key of gene {name} in {path}:"
-        )
+        keys = ("low", "high", "start", "log", "integer", "choices", "when")
+        check_names(map(str, row), keys, f"key of gene {name} in {path}:")
+        if "choices" in row:
+            # The default is the start where it is a choice.
+            own = {"start": start} if start in (row["choices"] or ()) else {}
+            return Gene.from_dict({"name": name, **own, **row})
         values |= {"low": default[0], "high": default[1], **row}
     else:
         raise CommandError(f"{path}: gene {name} must be [low, high] or a map, but got {row!r}")
@@ -136,4 +158,4 @@ def _gene_from_row(name: str, row: Any, start: float, path: Path) -> Gene:
             ) from None
     if values["low"] <= 0:
         values["log"] = bool(isinstance(row, dict) and row.get("log"))
-    return Gene(name, **values)
+    return Gene.from_dict({"name": name, **values})

@@ -73,5 +73,8 @@ def status(
         why = f"stopped: {state.stopped}" if state.stopped else "nobody drives it any more"
         console.note(f"{why} (`beagle resume {run}` goes on)")
     if best is not None:
-        genes = "  ".join(f"{name} {value:g}" for name, value in best.config.items())
+        genes = "  ".join(
+            f"{name} {value if isinstance(value, str) else f'{value:g}'}"
+            for name, value in best.config.items()
+        )
         console.out.print(f"best: trial {best.id} with fitness {best.fitness:.4f}: {genes}")

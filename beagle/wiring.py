@@ -17,11 +17,11 @@ from beagle.fitting import fit_anchors, load_inputs
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import build_space
 from beagle.production import provenance
+from beagle.searching import search_header
 from evolve.command_trainable import TRAINER, run_command
 from evolve.journal import Journal, RunState, fold, read_journal
 from evolve.ledger import OnEvent
 from evolve.resources import Resources
-from evolve.search import SearchSettings
 from evolve.space import EvolveError
 from evolve.trainable import Assignment, Outcome, Report
 from trainer.autoanchor import Choice
@@ -47,6 +47,8 @@ class EvolveOptions:
         anchors: "auto" fits when the model's reach too few boxes, "fit" always, "keep" never.
         training: Further fields of `TrainConfig` for every trial (optimizer, schedule, device, ...).
         seed: Of the search and of each training.
+        search: "genetic", or a sampler of Optuna.
+        warm_start: Earlier results to begin with; see `beagle.searching`.
     """
 
     data: str
@@ -61,6 +63,8 @@ class EvolveOptions:
     anchors: str = "auto"
     training: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    search: str = "genetic"
+    warm_start: str | None = None
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -106,7 +110,8 @@ def start_run(
         **options.training,
         "hyp": options.hyp.to_dict(),
     }
-    config = TrainConfig.from_dict({**training, "out": str(folder)})  # refused now rather than in every trial
+    # Refused now rather than in every trial.
+    config = TrainConfig.from_dict({**training, "out": str(folder), "devices": devices_of(resources.gpus)})
     if config.weights and not Path(config.weights).is_file():
         raise CommandError(f"{config.weights}: there are no such weights to start from")
     fitted = fit_anchors(inputs, mode=options.anchors, hyp=options.hyp, seed=options.seed)
@@ -121,7 +126,7 @@ def start_run(
         "trials": options.trials,
         "seed": options.seed,
         "space": space.to_dict(),
-        "search": SearchSettings().to_dict(),
+        "search": search_header(options.search, options.warm_start, space, shapes, note),
         "settings": {**training, "classes": len(data.names)},
         "resources": resources.to_dict(),
         "provenance": provenance(data),
@@ -195,6 +200,11 @@ def drive(folder: Path, on_event: OnEvent | None = None) -> RunState:
     return run_evolution(folder, objective, on_event, between_trainings)
 
 
+def devices_of(gpus: float) -> int:
+    """How many processes train one trial together: one for each of its GPUs, else one."""
+    return max(int(gpus), 1)
+
+
 def between_trainings() -> str | None:
     """Called in a worker after each trial: what torch keeps for good would fall to the next one."""
     if "torch" not in sys.modules:
@@ -224,8 +234,9 @@ def train_detector(assignment: Assignment, report: Report) -> Outcome:
     settings |= {"hyp": {**settings["hyp"], **assignment.config}, "out": str(out), "resume": resume}
     if "anchors" in assignment.config:
         settings["anchors"] = "auto"  # the gene asks for a number per level, so each trial fits its own
-    config = TrainConfig.from_dict(settings | {"threads": max(int(assignment.cpus), 1)})
-    result = train(config, report=report)
+    devices = devices_of(assignment.gpus)  # several GPUs of a trial share each batch
+    settings |= {"threads": max(int(assignment.cpus) // devices, 1), "devices": devices}
+    result = train(TrainConfig.from_dict(settings), report=report, pieces=2**assignment.micro_batch_halvings)
     run_folder = Path(assignment.folder).parents[1]
     diverged = result.status == "diverged"
     return Outcome(

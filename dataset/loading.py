@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dataset import digits
 from dataset.cache import Entry, Examined, build_key, cache_folder, place_entry, read_entry, write_entry
@@ -16,6 +15,7 @@ from dataset.formats import read_labels, survey
 from dataset.images import gather_facts
 from dataset.mending import find_leaks, mend, summarise
 from dataset.parallel import MapFiles
+from dataset.polygons import pack_polygons
 from dataset.sources import UNSPLIT, Fault, RawImage, Survey
 
 _SPLITS = ("train", "val", "test")
@@ -87,14 +87,20 @@ def _examine(found: Survey, entry: Entry | None, map_files: MapFiles | None) -> 
     facts = gather_facts((image.path for image in raw.images), entry.facts if entry else {})
     mended = mend(raw, facts)
     notes = [*found.notes, *raw.notes]
-    images, labels = _divide(mended.images, mended.labels, notes)
+    images, order = _divide(mended.images, notes)
     splits = {}
     for name in _SPLITS:
         chosen = [index for index, image in enumerate(images) if image.split == name]
         if chosen:
             paths = tuple(images[index].path for index in chosen)
             sizes = np.array([(facts[path].width, facts[path].height) for path in paths], dtype=np.int32)
-            splits[name] = Split(name, paths, sizes, tuple(labels[index] for index in chosen))
+            labels = tuple(mended.labels[order[index]] for index in chosen)
+            # An image without any outline has one empty entry for each of its labels.
+            outlines = [mended.outlines[order[index]] for index in chosen]
+            packed = pack_polygons(
+                found or ((),) * len(rows) for found, rows in zip(outlines, labels, strict=True)
+            )
+            splits[name] = Split(name, paths, sizes, labels, packed)
     faults = [
         *found.faults,
         *raw.faults,
@@ -115,26 +121,28 @@ def _examine(found: Survey, entry: Entry | None, map_files: MapFiles | None) -> 
     )
 
 
-def _divide(
-    images: Sequence[RawImage], labels: Sequence[NDArray[np.float32]], notes: list[str]
-) -> tuple[list[RawImage], list[NDArray[np.float32]]]:
-    """Give each image a split, so that there is always something to learn from and something to be judged on."""
-    images, labels = list(images), list(labels)
+def _divide(images: Sequence[RawImage], notes: list[str]) -> tuple[list[RawImage], list[int]]:
+    """Give each image a split, so that there is always something to learn from and something to be judged on.
+
+    Returns:
+        The images with their splits, and for each its place in `images`.
+    """
+    order = list(range(len(images)))
     images = [replace(image, split="train") if image.split == UNSPLIT else image for image in images]
     present = {image.split for image in images}
     if "val" in present or "train" not in present:
-        return images, labels
+        return images, order
     if "test" in present:
         notes.append("no val split: test is used as val")
-        return [replace(image, split="val") if image.split == "test" else image for image in images], labels
+        return [replace(image, split="val") if image.split == "test" else image for image in images], order
     if len(images) == 1:
         notes.append("no val split, and one image alone: it is used as train and as val")
-        return [*images, replace(images[0], split="val")], labels * 2
+        return [*images, replace(images[0], split="val")], order * 2
     # By the name's hash: the same images on every machine, whatever order a file system lists them in.
-    order = sorted(range(len(images)), key=lambda index: _rank(images[index].path))
-    held_out = frozenset(order[: max(1, round(len(images) / _HELD_OUT))])
+    ranked = sorted(order, key=lambda index: _rank(images[index].path))
+    held_out = frozenset(ranked[: max(1, round(len(images) / _HELD_OUT))])
     notes.append(f"no val and no test split: {len(held_out)} of {len(images)} images are held out as val")
-    return [replace(image, split="val") if i in held_out else image for i, image in enumerate(images)], labels
+    return [replace(image, split="val") if i in held_out else image for i, image in enumerate(images)], order
 
 
 def _rank(path: Path) -> tuple[bytes, str]:

@@ -4,8 +4,17 @@ This room knows no detector: it is handed something to run and a space, and the 
 """
 
 from evolve.journal import Journal, JournalError, RunState, TrialState, fold, read_journal
-from evolve.search import GeneticSearch, SearchError, SearchSettings, Told, Trial, search_from_events
-from evolve.space import EvolveError, Gene, Space, SpaceError
+from evolve.search import (
+    GeneticSearch,
+    Search,
+    SearchError,
+    SearchSettings,
+    Told,
+    Trial,
+    build_search,
+    search_from_events,
+)
+from evolve.space import EvolveError, Gene, Space, SpaceError, Value
 
 __all__ = [
     "EvolveError",
@@ -14,6 +23,7 @@ __all__ = [
     "Journal",
     "JournalError",
     "RunState",
+    "Search",
     "SearchError",
     "SearchSettings",
     "Space",
@@ -21,6 +31,8 @@ __all__ = [
     "Told",
     "Trial",
     "TrialState",
+    "Value",
+    "build_search",
     "fold",
     "read_journal",
     "search_from_events",

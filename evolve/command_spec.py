@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from evolve.command_words import fields_of
+from evolve.gene import Value
 from evolve.space import EvolveError, Gene
 
 Scalar = float | int | str | bool | None
@@ -31,7 +32,7 @@ class Handover:
     names: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
 
-    def values(self, genes: Mapping[str, float | int]) -> dict[str, Scalar]:
+    def values(self, genes: Mapping[str, Value]) -> dict[str, Scalar]:
         """Hyperparameters under the command's own keys: the fixed ones, overlaid by a trial's genes."""
         return {**self.fixed, **{self.names.get(name, name): value for name, value in genes.items()}}
 

@@ -9,12 +9,13 @@ import yaml
 
 from evolve.command_spec import CommandSpec, Scalar
 from evolve.command_words import fields_of, fill_all
+from evolve.gene import Value
 
 
 def placeholder_values(
     spec: CommandSpec,
     settings: Mapping[str, Any],
-    config: Mapping[str, float | int],
+    config: Mapping[str, Value],
     environment: Mapping[str, str],
 ) -> dict[str, object]:
     """Values of the placeholders that hold for a run; those of a trial's files are its own.
@@ -63,7 +64,7 @@ def devices(wanted: str, gpus: float, environment: Mapping[str, str]) -> dict[st
 def command_words(
     spec: CommandSpec,
     values: Mapping[str, object],
-    config: Mapping[str, float | int],
+    config: Mapping[str, Value],
     *,
     resume: bool = False,
 ) -> list[str]:
@@ -88,13 +89,13 @@ def command_words(
     return words
 
 
-def hyperparameters(spec: CommandSpec, config: Mapping[str, float | int]) -> dict[str, Scalar]:
+def hyperparameters(spec: CommandSpec, config: Mapping[str, Value]) -> dict[str, Scalar]:
     """All that the command is handed, under its own keys: fixed values, starts of genes not evolved, the genes."""
     starts = {gene.name: gene.first for gene in spec.genes if gene.start is not None}
     return spec.handover.values({**starts, **config})
 
 
-def write_hyp(folder: Path, spec: CommandSpec, config: Mapping[str, float | int]) -> None:
+def write_hyp(folder: Path, spec: CommandSpec, config: Mapping[str, Value]) -> None:
     """Write the file of hyperparameters, where the command takes one."""
     if spec.handover.file is not None:
         text = yaml.safe_dump(hyperparameters(spec, config), sort_keys=False, allow_unicode=True)

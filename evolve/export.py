@@ -13,7 +13,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,7 +23,7 @@ import yaml
 from evolve.charts import drawable
 from evolve.journal import RunState, TrialState, fold, read_journal
 from evolve.space import EvolveError, Space
-from evolve.wording import moment, origin_words
+from evolve.wording import measured_words, moment, origin_words
 
 VERSION = 1
 HYP, COMMAND, NOTES, PROVENANCE = "hyp.yaml", "train.sh", "notes.md", "provenance.json"
@@ -172,7 +172,8 @@ def _weights(run_folder: Path, best: TrialState, files: ExportFiles) -> dict[str
 def _header(state: RunState, best: TrialState) -> str:
     lines = (
         f"Run {state.name}, trial {best.id} of {state.budget} ({origin_words(best.origin)}).",
-        f"Fitness {best.fitness}, finished {moment(best.told_at)}.",
+        f"Fitness {best.fitness}, finished {moment(best.told_at)}; measured after {best.epochs} epochs.",
+        measured_words(state.standings()[0]),
     )
     # Whatever a run is called, a comment stays a comment: no line breaks, nothing that YAML or a shell cannot hold.
     return "".join(f"# {''.join(c if c.isprintable() else ' ' for c in line)}\n" for line in lines)
@@ -249,6 +250,7 @@ def _provenance_text(state: RunState, best: TrialState, folder: Path, more: Mapp
         "trial": best.id,
         "origin": best.origin,
         "fitness": best.fitness,
+        "measured": {"epochs": best.epochs, **asdict(state.standings()[0])},
         "start_fitness": start.fitness if start is not None else None,
         "metrics": best.metrics,
         "seed": header.get("seed"),

@@ -199,10 +199,15 @@ class Ledger:
         self._write({"event": "retry", "trial": number, "attempt": attempt, "reason": reason, **counts})
 
     def _assignment(self, trial: TrialState) -> Assignment:
+        settings = dict(self.state.header.get("settings", {}))
+        again = int(trial.origin.get("run", 0))
+        if again:
+            # A configuration that is tried once more shows the noise only under another seed.
+            settings["seed"] = int(settings.get("seed") or self.state.header.get("seed") or 0) + again
         return Assignment(
             trial=trial.id,
             config=dict(trial.config),
-            settings=dict(self.state.header.get("settings", {})),
+            settings=settings,
             folder=str(trial_folder(self.folder, trial.id)),
             cpus=float(self.state.resources.get("cpus", 1.0)),
             gpus=float(self.state.resources.get("gpus", 0.0)),

@@ -8,7 +8,7 @@ from evolve.charts import Axis, drawable, fixed, range_bar, short
 from evolve.journal import RunState, TrialState
 from evolve.page import Html, tag
 from evolve.space import Gene, Space
-from evolve.wording import duration, moment, origin_words
+from evolve.wording import duration, measured_words, moment, origin_words
 
 
 def winner_table(state: RunState, space: Space) -> Html:
@@ -22,13 +22,20 @@ def winner_table(state: RunState, space: Space) -> Html:
     rows = [_winner_row(gene, best) for gene in space.genes]
     metrics = [f"{name} {short(value)}" for name, value in best.metrics.items()]
     words = f"Trial {best.id}, {origin_words(best.origin)}, fitness {fixed(best.fitness)}."
+    words += f" {measured_words(state.standings()[0])}"
     measured = f" Its best epoch: {', '.join(metrics)}." if metrics else ""
     table = tag("table", tag("thead", head), tag("tbody", *rows))
     return tag("div", tag("p", words + measured, class_="note"), tag("div", table, class_="plain"))
 
 
 def _winner_row(gene: Gene, best: TrialState) -> Html:
-    start, value = float(gene.first), drawable(best.config.get(gene.name))
+    start, value = drawable(gene.first), drawable(best.config.get(gene.name))
+    if start is None:  # a word among words has no place in a range
+        chosen = best.config.get(gene.name)
+        change = "none" if chosen == gene.first else "–"
+        cells = ((gene.first, "num"), (chosen, "num"), (change, "num soft wide"), ("", "wide"))
+        row = (tag("td", str(text), class_=kind) for text, kind in cells)
+        return tag("tr", tag("th", gene.name, scope="row"), *row)
     return tag(
         "tr",
         tag("th", gene.name, scope="row"),
@@ -37,6 +44,10 @@ def _winner_row(gene: Gene, best: TrialState) -> Html:
         tag("td", _change(start, value, gene.logarithmic), class_="num soft wide"),
         tag("td", range_bar(Axis(gene.low, gene.high, log=gene.logarithmic), start, value), class_="wide"),
     )
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else short(drawable(value), 5)
 
 
 def _change(start: float, value: float | None, log: bool) -> str:
@@ -91,7 +102,7 @@ def _trial_row(trial: TrialState, space: Space, winner: bool) -> Html:
         tag("td", origin_words(trial.origin)),
         tag("td", trial.epochs, class_="num"),
         tag("td", "–" if seconds is None else duration(seconds), class_="num", data_v=_plain(seconds)),
-        *(tag("td", short(trial.config.get(name), 5), class_="num") for name in space.names),
+        *(tag("td", _value(trial.config.get(name)), class_="num") for name in space.names),
         class_="winner" if winner else "failed-row" if failed else None,
     )
 

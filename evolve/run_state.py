@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from evolve.gene import Value
+from evolve.racing import Standing, standings
 from evolve.space import EvolveError
 
 logger = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ class TrialState:
     """
 
     id: int
-    config: dict[str, float | int]
+    config: dict[str, Value]
     origin: dict[str, Any]
     status: Status = "running"
     attempt: int = 0
@@ -63,6 +65,12 @@ class TrialState:
     told_at: float | None = None
     result: dict[str, Any] = field(default_factory=dict)
     _reporting: int = field(default=0, repr=False)  # the attempt that wrote the newest report
+
+    @property
+    def replicates_of(self) -> int | None:
+        """The first trial of the same configuration, None for the first itself."""
+        first = self.origin.get("replicates_of")
+        return None if first is None else int(first)
 
     def _report(self, event: Event) -> None:
         attempt, epoch = int(event.get("attempt", 0)), int(event["epoch"])
@@ -125,6 +133,7 @@ class RunState:
     resources: dict[str, Any] = field(default_factory=dict)
     _open: dict[int, TrialState] = field(default_factory=dict, repr=False)
     _best: TrialState | None = field(default=None, repr=False)
+    _repeated: bool = field(default=False, repr=False)  # whether a configuration was tried more than once
 
     @property
     def name(self) -> str:
@@ -151,9 +160,28 @@ class RunState:
         """Trials told without a fitness, in the order of the asks."""
         return [t for t in self.trials.values() if t.status != "running" and t.fitness is None]
 
+    def standings(self) -> list[Standing]:
+        """Configurations with a fitness, the best lower bound first; see `evolve.racing`."""
+        ended = [trial for trial in self.trials.values() if trial.status != "running"]
+        runs = [
+            (trial.id if trial.replicates_of is None else trial.replicates_of, trial.fitness)
+            for trial in ended
+        ]
+        # The order of the asks, so that of equals the earlier leads; a first trial may still be running.
+        return [each for each in standings(sorted(runs, key=lambda run: run[0])) if self._ended(each.trial)]
+
+    def _ended(self, trial: int) -> bool:
+        return self.trials[trial].fitness is not None
+
     def best(self) -> TrialState | None:
-        """The fittest trial, the earlier one of equals; None before the first that finished."""
-        return self._best
+        """The first trial of the configuration with the best lower bound; None before the first that finished.
+
+        Without repeated trials that is the fittest trial, the earlier one of equals.
+        """
+        if not self._repeated:
+            return self._best
+        ranked = self.standings()
+        return self.trials[ranked[0].trial] if ranked else None
 
     def apply(self, event: Event) -> None:
         """Take in one more event, in the journal's order (a live driver keeps its state so).
@@ -195,6 +223,7 @@ class RunState:
     def _close(self, trial: TrialState) -> None:
         """Count a trial as ended: both are kept, so that a long run's driver need not look through it again."""
         del self._open[trial.id]
+        self._repeated |= trial.replicates_of is not None
         if trial.fitness is not None:
             best = self._best
             if best is None or best.fitness is None or (trial.fitness, -trial.id) > (best.fitness, -best.id):

@@ -14,7 +14,7 @@ class SearchError(EvolveError):
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What steers the search; the defaults come from benchmarks/search_synthetic.py.
+    """What steers the search; the defaults were chosen on the set `develop` of benchmarks/search.py.
 
     Attributes:
         initial: trials before the first child, the start included, >= 1.
@@ -30,6 +30,9 @@ class SearchSettings:
         least_step: what it may shrink to, (0, step]; it grows again to at most twice `step`.
         learning: how fast the step follows success (x e^learning) and failure to improve (x e^(-learning / 4)).
         spacing: children nearer than this to an open trial are bred again, [0, 1); root mean square over genes.
+        children: bred for each trial, >= 0, among which a surrogate chooses one (see `evolve.screening`); 0 breeds
+            without a surrogate, as `parents` to `spacing` say. With one, they hold until `initial` trials were asked.
+        replicas: how often a leading configuration is tried at most before it is believed, >= 1.
     """
 
     initial: int = 6
@@ -45,6 +48,8 @@ class SearchSettings:
     least_step: float = 0.03
     learning: float = 0.3
     spacing: float = 0.01
+    children: int = 300
+    replicas: int = 3
 
     def __post_init__(self) -> None:
         """Refuse what makes no search.
@@ -53,7 +58,7 @@ class SearchSettings:
             SearchError: a value is outside the range given above.
         """
         for item in fields(self):
-            self._check_number(item.name, whole=item.name in ("initial", "parents"))
+            self._check_number(item.name, whole=item.name in ("initial", "parents", "children", "replicas"))
         rules = {
             "initial": self.initial >= 1,
             "around": 0 <= self.around <= 1,
@@ -68,6 +73,8 @@ class SearchSettings:
             "least_step": 0 < self.least_step <= self.step,
             "learning": self.learning >= 0,
             "spacing": 0 <= self.spacing < 1,
+            "children": self.children >= 0,
+            "replicas": self.replicas >= 1,
         }
         for name, holds in rules.items():
             if not holds:
@@ -88,6 +95,8 @@ class SearchSettings:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read settings; what is left out takes its default.
 
+        Settings written before there was a surrogate say nothing of `children`: they go on without one.
+
         Raises:
             SearchError: a key is unknown, or a value out of its range.
         """
@@ -95,4 +104,5 @@ class SearchSettings:
         for key in data:
             if key not in known:
                 raise SearchError(unknown_name("search setting", key, known))
-        return cls(**data)
+        plain = {"children": 0, "replicas": 1} if "spacing" in data and "children" not in data else {}
+        return cls(**{**plain, **data})

@@ -18,6 +18,7 @@ from evolve.journal import JournalReader, RunState, TrialState, fold, read_journ
 from evolve.ledger import trial_folder
 from evolve.space import EvolveError
 from evolve.trainable import FAILURE_NOTE
+from evolve.warm_start import Result
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ RUN_TAG = "beagle.run_id"
 TRIAL_TAG = "beagle.trial"
 EXPERIMENT = "beagle"
 METRICS_PER_CALL = 1000
+RUNS_PER_PAGE = 1000
 PARAMS_PER_CALL = 100
 
 # Without these MLflow's client asks a dead server for minutes, and reports its own use to its makers.
@@ -331,6 +333,45 @@ def sync(folder: Path, store: Store) -> int:
     mirror = Mirror(folder, store)
     mirror.push(fold(read_journal(folder / "journal.jsonl")), final=True)
     return mirror.sent
+
+
+def experiment_results(store: Store, experiment: str) -> list[Result] | None:
+    """Parameters and fitness of an MLflow experiment's runs, whoever logged them.
+
+    Args:
+        store: Where MLflow is.
+        experiment: Its name.
+
+    Returns:
+        The runs with a metric `best_fitness` or `fitness`; None where there is no such experiment.
+
+    Raises:
+        TrackingError: MLflow did not answer or refused.
+    """
+    os.environ.update(ENVIRONMENT)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    results, token = [], None
+    try:
+        client = MlflowClient(store.uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return None
+        while True:
+            page = client.search_runs([found.experiment_id], max_results=RUNS_PER_PAGE, page_token=token)
+            for run in page:
+                fitness = run.data.metrics.get("best_fitness", run.data.metrics.get("fitness"))
+                if fitness is not None:
+                    results.append(Result(dict(run.data.params), float(fitness)))
+            token = page.token
+            if not token:
+                return results
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise TrackingError(f"MLflow at {store.uri} did not answer: {first_line[:200]}") from error
 
 
 def run_key(state: RunState) -> str:

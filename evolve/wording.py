@@ -3,6 +3,8 @@
 import time
 from typing import Any
 
+from evolve.racing import Standing
+
 
 def moment(seconds: object) -> str:
     """Unix seconds as a date and time in UTC, so that one journal reads the same everywhere.
@@ -25,6 +27,20 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / unit:.{digits}f} {name}"
     return f"{seconds / 86400:.1f} days"
+
+
+def measured_words(standing: Standing) -> str:
+    """What is known of a configuration's fitness, and how surely.
+
+    >>> measured_words(Standing(trial=3, mean=0.41, low=0.4, margin=0.02, runs=3))
+    'Mean of 3 trainings under different seeds: 0.4100 ± 0.0200 (90 % interval).'
+    """
+    if standing.margin is None:
+        return "One training; no configuration was trained twice, so nothing is known of the noise."
+    interval = f"{standing.mean:.4f} ± {standing.margin:.4f} (90 % interval)"
+    if standing.runs == 1:
+        return f"One training: {interval}, by the noise of others that were trained again."
+    return f"Mean of {standing.runs} trainings under different seeds: {interval}."
 
 
 def origin_words(origin: dict[str, Any]) -> str:

@@ -91,9 +91,10 @@ def test_hyperparameters_read_back_exactly_with_the_genes_first_and_say_where_th
 ) -> None:
     target = export_run(with_weights(tmp_path / "run"), tmp_path / "winner", build_files=detector_files)
     text = (target / "hyp.yaml").read_text()
-    assert text.splitlines()[:2] == [
+    assert text.splitlines()[:3] == [
         "# Run first-run, trial 1 of 5 (random).",
-        "# Fitness 0.5, finished 2026-01-01 00:00 UTC.",
+        "# Fitness 0.5, finished 2026-01-01 00:00 UTC; measured after 2 epochs.",
+        "# One training; no configuration was trained twice, so nothing is known of the noise.",
     ]
     assert list(yaml.safe_load(text).items()) == [("momentum", 0.9), ("lr0", 1.2345e-05), ("fliplr", 0.5)]
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,3 +196,79 @@ def test_a_point_of_another_shape_is_refused(point: list[object]) -> None:
 def test_only_a_space_of_whole_numbers_can_be_counted() -> None:
     assert space().cells == math.inf
     assert Space([Gene("a", 1, 3, integer=True), Gene("b", 0, 1, integer=True)]).cells == 6
+
+
+# --- choices and conditions ----------------------------------------------------------------------------------------
+
+MIXED = Space(
+    [
+        Gene("optimizer", choices=("sgd", "adamw", "adam"), start="adamw"),
+        Gene("momentum", 0.6, 0.98, start=0.9, when=("optimizer", ("sgd",))),
+        Gene("dampening", 0, 1, start=0, when=("momentum", (0.6,))),
+        Gene("batch", choices=(8, 16)),
+    ]
+)
+
+
+def test_choices_have_equal_bins_and_read_back() -> None:
+    gene = MIXED["optimizer"]
+    assert [gene.decode(unit) for unit in (0.0, 0.32, 0.34, 0.67, 1.0)] == [
+        "sgd",
+        "sgd",
+        "adamw",
+        "adam",
+        "adam",
+    ]
+    assert all(gene.decode(gene.encode(choice)) == choice for choice in gene.choices)
+    assert MIXED["batch"].first == 8
+
+
+def test_a_gene_whose_condition_fails_rests_at_its_start_and_so_does_what_hangs_on_it() -> None:
+    resting = MIXED.decode([0.5, 0.1, 0.7, 0.9])
+    assert (resting["momentum"], resting["dampening"], resting["batch"]) == (0.9, 0.0, 16)
+    assert MIXED.decode([0.1, 0.0, 0.7, 0.9])["dampening"] == 0.7
+
+
+def test_all_choices_are_equally_far_apart_in_what_a_model_sees() -> None:
+    points = np.array([MIXED.encode({**MIXED.start, "optimizer": each}) for each in ("sgd", "adamw", "adam")])
+    seen = MIXED.features(points)
+    assert seen.shape == (3, 3 + 1 + 1 + 2)
+    gaps = [np.linalg.norm(seen[i] - seen[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert gaps == pytest.approx([gaps[0]] * 3)
+    assert MIXED.features(np.zeros((0, 4))).shape == (0, 7)
+
+
+def test_a_space_with_choices_survives_json() -> None:
+    assert Space.from_dict(json.loads(json.dumps(MIXED.to_dict()))) == MIXED
+
+
+@pytest.mark.parametrize(
+    ("gene", "message"),
+    [
+        ({"name": "a", "choices": ["x"]}, "choices must be two or more different"),
+        ({"name": "a", "choices": ["x", "x"]}, "choices must be two or more different"),
+        ({"name": "a", "choices": "xy"}, "choices must be a list"),
+        ({"name": "a", "choices": ["x", "y"], "start": "z"}, "value must be one of x, y, but got 'z'"),
+        ({"name": "a", "choices": ["x", "y"], "log": True}, "log and integer are of a range"),
+    ],
+)
+def test_choices_that_cannot_be_are_refused(gene: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        Gene.from_dict(gene)
+
+
+def test_a_search_over_choices_and_conditions_finds_the_choice_that_pays() -> None:
+    from evolve import GeneticSearch
+
+    search = GeneticSearch(MIXED, seed=1)
+    for _ in range(40):
+        trial = search.ask()
+        momentum = float(trial.config["momentum"])
+        search.tell(
+            trial.id,
+            (trial.config["optimizer"] == "sgd") - abs(momentum - 0.7) - float(trial.config["dampening"]),
+        )
+    best = search.best()
+    assert best is not None
+    assert best.trial.config["optimizer"] == "sgd"
+    assert best.fitness > 0.9

@@ -1,0 +1,43 @@
+"""How long an ask takes after many trials, on the detector's own 23 genes.
+
+    python -m benchmarks.ask_time [--trials 300,1000]
+
+CPU seconds of one core: the first ask, which fits the surrogate, and the median of the nine after it. The import of
+scipy, a third of a second once a run, is left out.
+"""
+
+import argparse
+import time
+
+import numpy as np
+
+from beagle.genes import build_space
+from evolve import GeneticSearch, Trial
+from evolve.screening import Screener
+from trainer.config import Hyperparameters
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--trials", default="300,1000")
+    options = parser.parse_args()
+    Screener()
+    space = build_space((), None, Hyperparameters())
+    print("| trials told | first ask, s | median of nine more, s |\n|---|---|---|")
+    for count in map(int, options.trials.split(",")):
+        rng, search = np.random.default_rng(0), GeneticSearch(space)
+        for number in range(count):
+            unit = rng.random(len(space))
+            search.adopt(Trial(number, space.decode(unit) if number else space.start))
+            search.tell(number, float(np.exp(-np.sum((unit - 0.4) ** 2)) + 0.02 * rng.normal()))
+        seconds = []
+        for _ in range(10):
+            begin = time.process_time()
+            trial = search.ask()
+            seconds.append(time.process_time() - begin)
+            search.tell(trial.id, float(rng.random()))
+        print(f"| {count} | {seconds[0]:.2f} | {np.median(seconds[1:]):.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""Children bred in numbers, and one of them chosen by what a Gaussian process believes of them.
+
+The process learns from every trial: noise from configurations tried twice or close together, where trials fail from
+those that failed; and of the open ones it believes what it would have said itself. Its hyperparameters are fitted
+anew when the told trials have grown by a seventh, to the first of them by number, so that a proposal depends on what
+was told and never on when it was asked.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evolve import plain_breeding
+from evolve.brood import KINDS, Brood, breed, refine
+from evolve.operators import Points
+from evolve.plain_breeding import History
+from evolve.search_base import Config, Origin
+from evolve.surrogate import Kernel, Process, fit_kernel, log_improvement, standard_scores
+
+_PARENTS = 10
+_GROWTH = 1.15  # of the told trials, until the kernel is fitted again
+_FITTED = 240  # most trials that the kernel is fitted to; more hardly change it, and cost their cube
+_MODELLED = 700  # most trials that the process holds
+_ROUNDS = 4  # of breeding from the children that are liked best, each with half the step
+_LIKED = 20
+_FIRST_STEP = 0.08
+_FAILURE_WEIGHT = 3.0  # exponent of the probability that a trial does not fail
+_FAILURE_REACH = 0.3  # length of the failures' kernel, times the root of the number of genes
+_NEIGHBOURS = 5  # told trials that say whether a place fails
+_LEAST_CHANCE = 0.02
+_EARLIER_FADES = 20  # told trials after which an earlier result counts half
+_CROWDED = 1e6  # taken from the promise of a child beside an open trial: it is a last resort
+_RACE_EVERY = 8  # asks between two repeated trials
+_RACE_FROM = 24  # told trials
+
+
+@dataclass(frozen=True, eq=False)
+class _Failures:
+    """Where trials fail: far off by a smooth process, close by from the nearest trials, since cliffs are sharp.
+
+    Attributes:
+        process: over what finished (1) and what failed (0), about the share that finished.
+        share: that share.
+        points: (N, F) told trials.
+        finished: (N,) 1.0 where they finished.
+    """
+
+    process: Process
+    share: float
+    points: Points
+    finished: Points
+
+    @classmethod
+    def learn(cls, finished: Points, failed: Points) -> "_Failures":
+        """From trials that finished (N, F) and trials that failed (M, F)."""
+        points = np.vstack([finished, failed])
+        outcome = np.concatenate([np.ones(len(finished)), np.zeros(len(failed))])
+        share = float(outcome.mean())
+        lengths = np.full(points.shape[1], _FAILURE_REACH * math.sqrt(points.shape[1]))
+        return cls(Process(Kernel(lengths, 0.25, 0.02), points, outcome - share), share, points, outcome)
+
+    def log_chance(self, features: Points) -> Points:
+        """Logarithm of the chance (M,) that a trial at (M, F) does not fail."""
+        smooth = np.clip(self.process.mean(features) + self.share, _LEAST_CHANCE, 1.0)
+        squares = ((features[:, None] - self.points[None]) ** 2).mean(axis=2) + 1e-9
+        near = np.argsort(squares, axis=1, kind="stable")[:, :_NEIGHBOURS]
+        weights = 1.0 / np.take_along_axis(squares, near, axis=1)
+        close = (weights * self.finished[near]).sum(axis=1) / weights.sum(axis=1)
+        chance: Points = np.log(smooth) + np.log(np.clip(close, _LEAST_CHANCE, 1.0))
+        return chance
+
+
+@dataclass(frozen=True, eq=False)
+class _Belief:
+    """What is believed of the space at one ask.
+
+    Attributes:
+        finished: ids of the told trials with a fitness that the process knows, in order.
+        process: given those trials alone.
+        ahead: the same, given that the open ones went as it expects.
+        means: (N,) its mean at the finished trials.
+        best: the highest mean at any trial, open ones included.
+        fails: what is known of where trials fail; None without failures.
+    """
+
+    finished: list[int]
+    process: Process
+    ahead: Process
+    means: Points
+    best: float
+    fails: _Failures | None
+
+    def promise(self, features: Points) -> Points:
+        """The logarithm of the improvement expected of points (M, F), the chance of failing taken into account."""
+        promise = log_improvement(*self.ahead.predict(features), self.best)
+        return promise if self.fails is None else promise + _FAILURE_WEIGHT * self.fails.log_chance(features)
+
+
+class Screener:
+    """Chooses among children; it keeps nothing but the last kernel, which it could fit again."""
+
+    def __init__(self) -> None:
+        self._fitted: tuple[tuple[int, ...], Kernel] | None = None
+
+    def propose(self, rng: np.random.Generator, history: History) -> tuple[Config, Origin]:
+        """The child that promises most, or a leading configuration once more.
+
+        Args:
+            rng: seeded by the search's seed and the trial's number.
+            history: with two finished trials or more.
+
+        Raises:
+            SearchError: every configuration of the space was tried.
+        """
+        belief = self._believe(history)
+        again = _repeat(history, belief)
+        if again is not None:
+            return again
+        order = np.argsort(-belief.means, kind="stable")
+        parents = _different(history, [belief.finished[row] for row in order])
+        brood, promise = self._screen(rng, history, belief, parents)
+        promise = np.where(_crowded(brood.points, history), promise - _CROWDED, promise)
+        for row in np.argsort(-promise, kind="stable"):
+            config = history.space.decode(brood.points[row])
+            if history.key(config) not in history.seen:
+                kind = KINDS[brood.kinds[row]]
+                ids = [
+                    parents[each] for each in brood.parents[row][: {"mutation": 1, "random": 0}.get(kind, 2)]
+                ]
+                return config, {"kind": kind, "parents": list(dict.fromkeys(ids)), "screened": len(promise)}
+        return plain_breeding.propose(rng, history)
+
+    def _screen(
+        self, rng: np.random.Generator, history: History, belief: _Belief, parents: list[int]
+    ) -> tuple[Brood, Points]:
+        """Breed, and breed again from what is liked: children (M, D) and what each promises (M,)."""
+        space, count = history.space, history.settings.children
+        stretch = _stretch(belief.process.kernel, len(space))
+        brood = breed(rng, space, history.stack(parents), count, stretch)
+        promise = belief.promise(space.features(brood.points))
+        for number in range(_ROUNDS):
+            liked = np.argsort(-promise, kind="stable")[:_LIKED]
+            step = _FIRST_STEP * 0.5**number * stretch
+            younger = refine(rng, space, brood, liked, max(count // 2, 1), step)
+            brood = brood.joined(younger)
+            promise = np.concatenate([promise, belief.promise(space.features(younger.points))])
+        return brood, promise
+
+    def _believe(self, history: History) -> _Belief:
+        space = history.space
+        told = sorted(history.told)  # by id, so that the order of the tells does not matter
+        finished = [trial for trial in told if history.told[trial] is not None]
+        if len(finished) > _MODELLED:
+            # The fittest and the newest: what is both old and poor says least of where to go.
+            fittest = sorted(finished, key=lambda trial: (-(history.told[trial] or 0.0), trial))
+            finished = sorted({*fittest[: _MODELLED // 2], *finished[-_MODELLED // 2 :]})
+        features = space.features(history.stack(finished))
+        scores = standard_scores(np.array([history.told[trial] for trial in finished], dtype=np.float64))
+        kernel = self._kernel(finished, features, scores)
+        process = _with_earlier(history, kernel, features, scores)
+        opened = space.features(history.stack(history.opened()))
+        means = process.mean(features)
+        expected = process.mean(opened) if len(opened) else means
+        failed = [trial for trial in told if history.told[trial] is None]
+        return _Belief(
+            finished=finished,
+            process=process,
+            ahead=process.believing(opened),
+            means=means,
+            best=float(max(means.max(), expected.max())),
+            fails=_Failures.learn(features, space.features(history.stack(failed))) if failed else None,
+        )
+
+    def _kernel(self, finished: list[int], features: Points, scores: Points) -> Kernel:
+        """Fitted to the first finished trials, as many as a geometric series allows."""
+        size = min(4, len(finished))
+        while int(size * _GROWTH + 1) <= len(finished):
+            size = int(size * _GROWTH + 1)
+        first = tuple(finished[:size])
+        if self._fitted is None or self._fitted[0] != first:
+            rows = np.argsort(-scores[:size], kind="stable")[:_FITTED]
+            self._fitted = first, fit_kernel(features[rows], scores[rows])
+        return self._fitted[1]
+
+
+def _with_earlier(history: History, kernel: Kernel, features: Points, scores: Points) -> Process:
+    """The process of this run's looks, and of earlier results as looks of more noise.
+
+    The noise grows with what this run knows itself, and is larger the less alike the data sets are.
+    """
+    earlier = history.earlier
+    if earlier is None:
+        return Process(kernel, features, scores)
+    points = history.space.features(np.array([history.space.encode(config) for config, _ in earlier.results]))
+    worth = standard_scores(np.array([fitness for _, fitness in earlier.results], dtype=np.float64))
+    noise = (0.5 + 2.0 * (1.0 - earlier.likeness)) * (1.0 + len(features) / _EARLIER_FADES)
+    extra = np.concatenate([np.zeros(len(features)), np.full(len(points), noise)])
+    return Process(kernel, np.vstack([features, points]), np.concatenate([scores, worth]), extra)
+
+
+def _crowded(points: Points, history: History) -> NDArray[np.bool_]:
+    """Which points (M,) lie nearer than `spacing` to an open trial; root mean square over genes."""
+    opened = history.stack(history.opened())
+    if not len(opened):
+        return np.zeros(len(points), dtype=np.bool_)
+    squares = ((points[:, None] - opened[None]) ** 2).mean(axis=2).min(axis=1)
+    return np.asarray(squares < history.settings.spacing**2, dtype=np.bool_)
+
+
+def _stretch(kernel: Kernel, genes: int) -> Points:
+    """Steps follow what was learnt of each gene: long where the fitness hardly changes, short where it does."""
+    if len(kernel.lengths) != genes:
+        return np.ones(genes)  # with choices, features are no genes
+    logs = np.log(kernel.lengths)
+    stretch: Points = np.clip(np.exp(logs - logs.mean()), 0.25, 4.0)
+    return stretch
+
+
+def _different(history: History, ranked: list[int]) -> list[int]:
+    """The first trials of the best configurations, each once."""
+    firsts = (history.first(trial) for trial in ranked)
+    return list(dict.fromkeys(firsts))[:_PARENTS]
+
+
+def _repeat(history: History, belief: _Belief) -> tuple[Config, Origin] | None:
+    """The leader once more under another seed, when noise could have made it the leader; else None.
+
+    Racing: only the configuration that is believed best is repeated, until it was tried `replicas` times or another
+    leads. A leader whose standard error is small beside its lead is believed as it is.
+    """
+    settings = history.settings
+    if settings.replicas < 2 or len(history.told) < _RACE_FROM or len(history.trials) % _RACE_EVERY:
+        return None
+    leader = history.first(belief.finished[int(np.argmax(belief.means))])
+    runs = [trial for trial in history.trials if history.first(trial.id) == leader]
+    rivals = np.sort(belief.means)[::-1][:_PARENTS]
+    error = math.sqrt(belief.process.kernel.noise / len(runs))
+    if len(runs) >= settings.replicas or error < rivals[0] - rivals[-1]:
+        return None
+    origin = {"kind": "replicate", "parents": [leader], "replicates_of": leader, "run": len(runs)}
+    return dict(history.trials[leader].config), origin

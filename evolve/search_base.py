@@ -1,0 +1,180 @@
+"""What every search has: trials asked and told, and the promise that it can be taken up again exactly."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Self
+
+from evolve.racing import Standing, standings
+from evolve.search_settings import SearchError
+from evolve.space import Space, Value
+
+VERSION = 1
+
+Config = dict[str, Value]
+Origin = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration to be evaluated.
+
+    Attributes:
+        id: number of the trial, from 0, in the order of the asks.
+        config: decoded gene values, in the order of the genes.
+        origin: {"kind": how it was made, "parents": [ids]}; for a configuration that is tried once more under another
+            seed also "replicates_of", the id of its first trial, and "run", its number among them, from 1.
+    """
+
+    id: int
+    config: Config
+    origin: Origin = field(default_factory=dict)
+
+    @property
+    def replicates_of(self) -> int | None:
+        """The first trial of the same configuration, None for the first itself."""
+        first = self.origin.get("replicates_of")
+        return None if first is None else int(first)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A trial and its fitness."""
+
+    trial: Trial
+    fitness: float
+
+
+class Search(ABC):
+    """Search by ask and tell, in any order and with any number of trials open.
+
+    Attributes:
+        space: the genes.
+        seed: of all proposals.
+        kind: what it is called on the command line and in a journal.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, space: Space, seed: int = 0) -> None:
+        """Begin a search, nothing asked.
+
+        Raises:
+            SearchError: the seed is negative.
+        """
+        if seed < 0:
+            raise SearchError(f"the seed must be >= 0, but got {seed}")
+        self.space = space
+        self.seed = seed
+        self._trials: list[Trial] = []
+        self._told: dict[int, float | None] = {}
+        self._asked_before: dict[int, int] = {}  # trials asked when each was told
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials asked, in order."""
+        return tuple(self._trials)
+
+    @property
+    def open(self) -> tuple[Trial, ...]:
+        """Trials asked and not told, in order."""
+        return tuple(trial for trial in self._trials if trial.id not in self._told)
+
+    @abstractmethod
+    def ask(self) -> Trial:
+        """Propose the next trial; the first is the start configuration.
+
+        Raises:
+            SearchError: a space of whole numbers has no configuration left.
+        """
+
+    def adopt(self, trial: Trial) -> None:
+        """Take in a trial asked elsewhere or earlier, as a replay does.
+
+        Raises:
+            SearchError: its id is not the next one.
+            SpaceError: its configuration is none of this space.
+        """
+        if trial.id != len(self._trials):
+            raise SearchError(f"the next trial must have the id {len(self._trials)}, but got {trial.id}")
+        self.space.check(trial.config)
+        self._trials.append(trial)
+
+    def tell(self, trial: int, fitness: float | None) -> None:
+        """Tell what a trial was worth.
+
+        Args:
+            trial: its id.
+            fitness: more is better; None, NaN or infinite is a failed trial, which never breeds.
+
+        Raises:
+            SearchError: no such trial was asked, or it was told before.
+        """
+        if not 0 <= trial < len(self._trials):
+            raise SearchError(f"a trial must be asked before it is told, but trial {trial} was not")
+        if trial in self._told:
+            raise SearchError(
+                f"a trial must be told once, but trial {trial} was told {self._told[trial]} before"
+            )
+        self._told[trial] = None if fitness is None or not math.isfinite(fitness) else float(fitness)
+        self._asked_before[trial] = len(self._trials)
+
+    def standings(self) -> list[Standing]:
+        """Configurations with a fitness, the best lower bound first; see `evolve.racing`."""
+        runs = [(self._first(trial), fitness) for trial, fitness in sorted(self._told.items())]
+        return standings(runs)
+
+    def best(self) -> Told | None:
+        """The configuration of the best lower bound, and its mean fitness; None before the first that did not fail.
+
+        Without repeated trials that is the fittest, the earlier one of equals.
+        """
+        ranked = self.standings()
+        return Told(self._trials[ranked[0].trial], ranked[0].mean) if ranked else None
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON data that `from_state` goes on from, exactly."""
+        return {
+            "version": VERSION,
+            "seed": self.seed,
+            "space": self.space.to_dict(),
+            "settings": self.settings_dict(),
+            "trials": [asdict(trial) for trial in self._trials],
+            "told": [[trial, fitness, self._asked_before[trial]] for trial, fitness in self._told.items()],
+        }
+
+    @abstractmethod
+    def settings_dict(self) -> dict[str, Any]:
+        """What a journal's header must hold so that the search can be built again."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, space: Space, seed: int, settings: Mapping[str, Any]) -> Self:
+        """Build from a header's settings."""
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Restore a search.
+
+        Raises:
+            SearchError: the state is of another version.
+            SpaceError: its space cannot be.
+        """
+        if state.get("version") != VERSION:
+            raise SearchError(f"the state's version must be {VERSION}, but got {state.get('version')!r}")
+        search = cls.build(Space.from_dict(state["space"]), state["seed"], state["settings"])
+        trials = [Trial(**trial) for trial in state["trials"]]
+        for number, fitness, *asked in state["told"]:
+            # In the order they came: some samplers remember what was told at each ask.
+            for trial in trials[len(search._trials) : asked[0] if asked else len(trials)]:
+                search.adopt(trial)
+            search.tell(number, fitness)
+        for trial in trials[len(search._trials) :]:
+            search.adopt(trial)
+        return search
+
+    def _first(self, trial: int) -> int:
+        """The first trial of the same configuration."""
+        first = self._trials[trial].replicates_of
+        return trial if first is None else first

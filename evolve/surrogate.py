@@ -1,0 +1,212 @@
+"""A Gaussian process over encoded genes: what a search believes of configurations that it has not tried.
+
+Matérn-5/2 with a length per gene and noise, its hyperparameters at the maximum of their posterior. Everything is
+numpy and scipy, and deterministic.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.optimize import minimize
+from scipy.special import ndtr
+
+Points = NDArray[np.float64]
+
+_ROOT5 = math.sqrt(5.0)
+_JITTER = 1e-8
+_LENGTH_MEAN = 0.5  # of a length, times the root of the number of features
+_LENGTH_SPREAD = 1.0  # of the prior of a log length
+_SIGNAL_SPREAD = 1.0
+_NOISE_SPREAD = 1.5
+_NOISE_MEAN = math.log(0.03)  # of the variance; scores have variance 1
+_ITERATIONS = 60
+_REACH = 6.0
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """Hyperparameters of a process over F features.
+
+    Attributes:
+        lengths: (F,) in units of the features; long for a gene that hardly matters.
+        signal: variance of the function.
+        noise: variance of one look at it.
+    """
+
+    lengths: Points
+    signal: float
+    noise: float
+
+    def between(self, first: Points, second: Points) -> Points:
+        """Covariances (N, M) of the function at points (N, F) and (M, F)."""
+        scaled = _ROOT5 * _distances(first / self.lengths, second / self.lengths)
+        covariance: Points = self.signal * (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
+        return covariance
+
+
+def _distances(first: Points, second: Points) -> Points:
+    squares = (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * first @ second.T
+    distances: Points = np.sqrt(np.maximum(squares, 0.0))
+    return distances
+
+
+def fit_kernel(points: Points, scores: Points, extra: Points | None = None) -> Kernel:
+    """Find the hyperparameters under which the scores are likeliest, a prior taken into account.
+
+    The prior of a length grows with the root of the number of genes, since so do distances between points: without
+    it, 20 genes and 50 trials would look like pure noise.
+    Source: Hvarfner, Hellsten, Nardi 2024, "Vanilla Bayesian optimization performs great in high dimensions".
+
+    Args:
+        points: (N, F), N >= 1, in [0, 1].
+        scores: (N,), about 0 with variance 1.
+        extra: (N,) variance of each look beyond the common noise.
+    """
+    features = points.shape[1]
+    centre = np.full(features + 2, math.log(_LENGTH_MEAN * math.sqrt(features)))
+    centre[-2:] = 0.0, _NOISE_MEAN
+    spread = np.full(features + 2, _LENGTH_SPREAD)
+    spread[-2:] = _SIGNAL_SPREAD, _NOISE_SPREAD
+    problem: Callable[..., Any] = _Likelihood(
+        points, scores, np.zeros(len(scores)) if extra is None else extra, centre, spread
+    )
+    low, high = centre - 3.0 * spread, centre + 3.0 * spread
+    high[-1] = 0.0  # a score that were all noise would teach nothing
+    found = minimize(
+        problem,
+        centre,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=list(zip(low.tolist(), high.tolist(), strict=True)),
+        options={"maxiter": _ITERATIONS},
+    )
+    theta = np.asarray(found.x)
+    return Kernel(np.exp(theta[:-2]), float(np.exp(theta[-2])), float(np.exp(theta[-1])))
+
+
+@dataclass(frozen=True, eq=False)
+class _Likelihood:
+    """Negative log posterior of the hyperparameters' logarithms (lengths, signal, noise), with its gradient."""
+
+    points: Points
+    scores: Points
+    extra: Points
+    centre: Points
+    spread: Points
+
+    def __call__(self, theta: Points) -> tuple[float, Points]:
+        lengths, signal, noise = np.exp(theta[:-2]), math.exp(theta[-2]), math.exp(theta[-1])
+        scaled = self.points / lengths
+        a = _ROOT5 * _distances(scaled, scaled)
+        decay = signal * np.exp(-a)
+        covariance = (1 + a + a**2 / 3) * decay
+        total = covariance + np.diag(noise + self.extra + _JITTER)
+        try:
+            factor = cho_factor(total, lower=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            return 1e10, np.zeros_like(theta)
+        weights = cho_solve(factor, self.scores, check_finite=False)
+        inverse = cho_solve(factor, np.eye(len(self.scores)), check_finite=False)
+        # Half the gradient's matrix: d/dK of the log likelihood.
+        slope = 0.5 * (np.outer(weights, weights) - inverse)
+        shaped = slope * (5.0 / 3.0) * (1 + a) * decay
+        # Sum over pairs of shaped * (difference of one feature)^2, without an array of (N, N, F).
+        pairs = 2 * (shaped.sum(1) @ scaled**2 - np.einsum("nf,nf->f", scaled, shaped @ scaled))
+        gradient = np.concatenate([pairs, [(slope * covariance).sum(), noise * np.trace(slope)]])
+        offset = (theta - self.centre) / self.spread
+        likelihood = (
+            -0.5 * float(self.scores @ weights)
+            - float(np.log(np.diag(factor[0])).sum())
+            - 0.5 * float(offset @ offset)
+        )
+        return -likelihood, -(gradient - offset / self.spread)
+
+
+class Process:
+    """A Gaussian process given its looks at a function."""
+
+    def __init__(self, kernel: Kernel, points: Points, scores: Points, extra: Points | None = None) -> None:
+        """Condition on (N, F) points and their (N,) scores; `extra` as in `fit_kernel`."""
+        self.kernel = kernel
+        self.points = points
+        noise = kernel.noise + (np.zeros(len(points)) if extra is None else extra)
+        total = kernel.between(points, points) + np.diag(noise + _JITTER)
+        self._factor = np.linalg.cholesky(total)
+        self._weights = cho_solve((self._factor, True), scores, check_finite=False)
+        self._noise = noise
+        self._scores = scores
+
+    def predict(self, points: Points) -> tuple[Points, Points]:
+        """Mean (M,) and standard deviation (M,) of the function, noise left out, at (M, F) points."""
+        cross = self.kernel.between(points, self.points)
+        reduced = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
+        variance = self.kernel.signal - (reduced**2).sum(0)
+        return cross @ self._weights, np.sqrt(np.maximum(variance, 1e-12))
+
+    def mean(self, points: Points) -> Points:
+        """Mean (M,) alone."""
+        mean: Points = self.kernel.between(points, self.points) @ self._weights
+        return mean
+
+    def believing(self, points: Points) -> "Process":
+        """The same process after looks at (P, F) more points that showed its own mean: surer, but of no other mind.
+
+        Source: Ginsbourger, Le Riche, Carraro 2010 (the kriging believer).
+        """
+        if not len(points):
+            return self
+        grown = Process.__new__(Process)
+        grown.kernel = self.kernel
+        grown.points = np.vstack([self.points, points])
+        grown._noise = np.concatenate([self._noise, np.full(len(points), self.kernel.noise)])
+        grown._scores = np.concatenate([self._scores, self.mean(points)])
+        # The factor grows by a block row; that costs less than a new one.
+        corner = solve_triangular(
+            self._factor, self.kernel.between(self.points, points), lower=True, check_finite=False
+        )
+        rest = self.kernel.between(points, points) + np.diag(
+            np.full(len(points), self.kernel.noise + _JITTER)
+        )
+        below = np.linalg.cholesky(rest - corner.T @ corner)
+        top = np.hstack([self._factor, np.zeros((len(self.points), len(points)))])
+        grown._factor = np.vstack([top, np.hstack([corner.T, below])])
+        grown._weights = cho_solve((grown._factor, True), grown._scores, check_finite=False)
+        return grown
+
+
+def standard_scores(fitness: Points) -> Points:
+    """Fitnesses (N,) about 0 with variance 1, outliers at the lower end drawn in; all 0 where they are all the same.
+
+    Only the lower end: what tells the best from the good must not be flattened. An outlier is what lies farther below
+    the median than six times the step from the median to the 84 % quantile (one standard deviation of a normal).
+    """
+    if len(fitness) < 2:
+        return np.zeros(len(fitness))
+    middle, upper = np.quantile(fitness, (0.5, 0.84))
+    reach = float(upper - middle) or float(fitness.std())
+    drawn = np.maximum(fitness, middle - _REACH * reach)
+    spread = float(drawn.std())
+    if not spread > 1e-12 * float(np.abs(drawn).max()):
+        return np.zeros(len(fitness))
+    scores: Points = (drawn - drawn.mean()) / spread
+    return scores
+
+
+def log_improvement(mean: Points, deviation: Points, best: float) -> Points:
+    """Logarithm (M,) of the expected improvement over `best`; finite where the improvement itself is too small.
+
+    Source: Ament et al. 2023, "Unexpected improvements to expected improvement for Bayesian optimization".
+    """
+    z = (mean - best) / deviation
+    log_density = -0.5 * z**2 - 0.5 * math.log(2 * math.pi)
+    near = np.maximum(z, -5.0)
+    plain = np.exp(-0.5 * near**2) / math.sqrt(2 * math.pi) + near * ndtr(near)
+    # Far below, phi(z) + z Phi(z) is the difference of two equal numbers; it tends to phi(z) / z^2.
+    log_gain = np.where(z > -5.0, np.log(plain), log_density - 2 * np.log(np.maximum(-z, 1.0)))
+    gain: Points = log_gain + np.log(deviation)
+    return gain

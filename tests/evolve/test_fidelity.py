@@ -1,0 +1,57 @@
+"""How well short trainings rank like long ones."""
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from evolve.fidelity import agreement_words, rank_agreement
+
+
+def curves(count: int, noise: float, epochs: int = 9, seed: int = 0) -> list[list[float]]:
+    """Trials that rise towards their own height, with noise."""
+    rng = np.random.default_rng(seed)
+    rise = np.arange(1, epochs + 1) / epochs
+    return [(rng.random() * rise + noise * rng.normal(size=epochs)).tolist() for _ in range(count)]
+
+
+def test_the_correlation_is_spearmans_of_the_best_so_far() -> None:
+    found = curves(30, 0.2)
+    agreement = rank_agreement(found, 3)
+    assert agreement is not None
+    expected = spearmanr([max(each[:3]) for each in found], [max(each) for each in found]).statistic
+    assert agreement.rho == pytest.approx(expected)
+    assert agreement.low < agreement.rho < agreement.high
+    assert (agreement.epoch, agreement.full, agreement.trials) == (3, 9, 30)
+
+
+def test_ties_share_their_rank() -> None:
+    found = [[float(i // 3), float(i % 4)] for i in range(20)]
+    agreement = rank_agreement(found, 1)
+    assert agreement is not None
+    expected = spearmanr([each[0] for each in found], [max(each) for each in found]).statistic
+    assert agreement.rho == pytest.approx(expected)
+
+
+def test_more_trials_narrow_the_interval_and_stopped_ones_do_not_count() -> None:
+    few, many = rank_agreement(curves(10, 0.3), 3), rank_agreement(curves(200, 0.3), 3)
+    assert few is not None
+    assert many is not None
+    assert many.high - many.low < few.high - few.low
+    stopped = rank_agreement([*curves(10, 0.3), [0.9], [0.1, 0.2]], 3)
+    assert stopped == few
+
+
+@pytest.mark.parametrize("found", [[], [[0.1, 0.2]] * 5, [[0.1, 0.2]] * 20, [[0.1]] * 20])
+def test_nothing_is_said_of_too_few_equal_or_single_epochs(found: list[list[float]]) -> None:
+    assert rank_agreement(found, 1) is None
+    assert agreement_words(found, ["lr0"]) == []
+
+
+def test_low_agreement_is_warned_of_with_the_genes_that_matter_late() -> None:
+    shuffled = [[x, y] for x, y in np.random.default_rng(1).random((20, 2)).tolist()]
+    low = [[x / 10, x / 10, y] for x, y in shuffled]
+    assert "of the genes here mosaic" in agreement_words(low, ["lr0", "mosaic"])[-1]
+    steady = [[x / 3, x / 2, x] for x, _ in shuffled]
+    words = agreement_words(steady, ["mosaic"])
+    assert len(words) == 2
+    assert "ranked like at their end by 1.00" in words[0]

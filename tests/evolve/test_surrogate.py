@@ -1,0 +1,96 @@
+"""The Gaussian process that children are screened with."""
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+
+from evolve import surrogate
+from evolve.surrogate import Kernel, Process, fit_kernel, log_improvement, standard_scores
+
+
+def sample(count: int, features: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    points = rng.random((count, features))
+    return points, standard_scores(np.sin(5 * points[:, 0]) + 0.05 * rng.normal(size=count))
+
+
+def test_the_gradient_of_the_likelihood_is_that_of_its_differences() -> None:
+    points, scores = sample(15, 3)
+    centre, spread = np.array([-0.5, 0.2, 0.1, 0.3, -2.0]), np.ones(5)
+    problem = surrogate._Likelihood(points, scores, np.linspace(0, 0.2, 15), centre, spread)
+    theta = np.array([0.1, -0.6, 0.4, -0.2, -1.5])
+    numeric = approx_fprime(theta, lambda x: problem(x)[0], 1e-6)
+    np.testing.assert_allclose(problem(theta)[1], numeric, rtol=1e-3, atol=1e-4)
+
+
+def test_lengths_tell_the_gene_that_matters() -> None:
+    points, scores = sample(60, 4)
+    kernel = fit_kernel(points, scores)
+    assert kernel.lengths[0] < 0.5 * kernel.lengths[1:].min()
+    assert kernel.noise < 0.1
+
+
+def test_pure_noise_is_taken_for_noise() -> None:
+    rng = np.random.default_rng(1)
+    points = rng.random((80, 3))
+    kernel = fit_kernel(points, standard_scores(rng.normal(size=80)))
+    process = Process(kernel, points, standard_scores(rng.normal(size=80)))
+    assert kernel.noise > 0.3
+    assert np.abs(process.mean(rng.random((50, 3)))).max() < 1.5
+
+
+def test_a_process_is_sure_where_it_looked_and_unsure_far_off() -> None:
+    points, scores = sample(40, 2)
+    process = Process(Kernel(np.full(2, 0.3), 1.0, 1e-4), points, scores)
+    mean, deviation = process.predict(points)
+    np.testing.assert_allclose(mean, scores, atol=0.15)
+    assert deviation.max() < 0.05
+    assert process.predict(np.full((1, 2), 5.0))[1][0] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_repeated_looks_make_surer_and_their_mean_is_believed() -> None:
+    kernel = Kernel(np.ones(1), 1.0, 0.5)
+    one = Process(kernel, np.array([[0.5]]), np.array([1.0]))
+    four = Process(kernel, np.full((4, 1), 0.5), np.array([0.5, 1.5, 0.8, 1.2]))
+    assert four.predict(np.array([[0.5]]))[1] < one.predict(np.array([[0.5]]))[1]
+    assert four.mean(np.array([[0.5]]))[0] == pytest.approx(4 / 4.5, abs=1e-6)
+
+
+def test_believing_changes_no_mean_and_only_narrows() -> None:
+    points, scores = sample(30, 3)
+    process = Process(fit_kernel(points, scores), points, scores)
+    pending, asked = np.random.default_rng(2).random((5, 3)), np.random.default_rng(3).random((40, 3))
+    grown = process.believing(pending)
+    np.testing.assert_allclose(grown.predict(asked)[0], process.predict(asked)[0], atol=1e-6)
+    assert (grown.predict(asked)[1] <= process.predict(asked)[1] + 1e-9).all()
+    assert (grown.predict(pending)[1] < process.predict(pending)[1]).all()
+    assert process.believing(np.zeros((0, 3))) is process
+
+
+def test_a_look_with_extra_noise_counts_less() -> None:
+    kernel = Kernel(np.ones(1), 1.0, 0.01)
+    points, scores = np.array([[0.2], [0.25]]), np.array([1.0, -1.0])
+    plain = Process(kernel, points, scores).mean(points[:1])
+    noisy = Process(kernel, points, scores, np.array([0.0, 5.0])).mean(points[:1])
+    assert noisy[0] > plain[0]
+
+
+def test_scores_keep_order_and_hold_outliers_at_the_lower_end() -> None:
+    fitness = np.concatenate([np.linspace(0.2, 0.4, 50), [-1e6]])
+    scores = standard_scores(fitness)
+    assert scores.std() == pytest.approx(1.0)
+    assert (np.diff(scores[:50]) >= 0).all()
+    assert scores[49] - scores[0] > 1.0
+    assert standard_scores(np.full(5, 0.3)).tolist() == [0.0] * 5
+    assert len(standard_scores(np.zeros(0))) == 0
+
+
+def test_the_improvement_is_finite_and_falls_steadily_however_hopeless() -> None:
+    means = np.linspace(2, -200, 2000)
+    gains = log_improvement(means, np.ones(2000), 0.0)
+    assert np.isfinite(gains).all()
+    assert (np.diff(gains) < 0).all()
+    # At the best itself it is the normal density there.
+    assert np.exp(log_improvement(np.zeros(1), np.full(1, 2.0), 0.0))[0] == pytest.approx(
+        2 / np.sqrt(2 * np.pi)
+    )
