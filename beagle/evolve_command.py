@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beagle import console
+from beagle.model_flags import (
+    Activation,
+    AnchorsFrom,
+    Assign,
+    Attention,
+    BoxLoss,
+    Dropblock,
+    Loss,
+    changed_model,
+)
 
 if TYPE_CHECKING:
     from evolve.journal import RunState
@@ -53,6 +63,13 @@ def evolve(
     anchors: Annotated[
         str, typer.Option("--anchors", help="auto fits poor anchors, fit always, keep never.")
     ] = "auto",
+    activation: Activation = None,
+    attention: Attention = None,
+    dropblock: Dropblock = None,
+    anchors_from: AnchorsFrom = None,
+    loss: Loss = "auto",
+    box_loss: BoxLoss = "ciou",
+    assignment: Assign = "ratio",
     optimizer: Annotated[
         str, typer.Option("--optimizer", help="sgd, adamw, adam, or auto: adamw for short trainings.")
     ] = "auto",
@@ -95,6 +112,7 @@ def evolve(
     from evolve.ray_driver import session_with_room
     from evolve.resources import Resources
 
+    model = changed_model(model, activation, attention, dropblock, anchors_from)
     folder = out or unused_folder(Path("runs"), "evolve")
     if go_on and (folder / "journal.jsonl").is_file():
         resume(folder, as_json=as_json)
@@ -119,6 +137,9 @@ def evolve(
         training={
             "optimizer": optimizer,
             "schedule": schedule,
+            "loss": loss,
+            "box_loss": box_loss,
+            "assignment": assignment,
             "device": device,
             "workers": workers,
             "cache": cache,
@@ -152,6 +173,7 @@ def gene_names(text: str) -> tuple[str, ...]:
 NOT_OF_A_COMMAND = (
     *("anchors", "optimizer", "schedule", "weights", "workers"),
     *("cache", "rect", "multi_scale", "pipeline"),
+    *("activation", "attention", "dropblock", "anchors_from", "loss", "box_loss", "assignment"),
 )
 
 

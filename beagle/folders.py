@@ -10,8 +10,9 @@ class CommandError(ValueError):
 
 def absolute_source(source: str) -> str:
     """A path as an absolute one, so that it means the same in a worker; a built-in name as it is."""
-    path = Path(source).expanduser()
-    return str(path.resolve()) if path.exists() else source
+    name, mark, options = source.partition("?")  # a model's options may follow its name
+    path = Path(name).expanduser()
+    return f"{path.resolve()}{mark}{options}" if path.exists() else source
 
 
 def check_new_folder(folder: Path) -> None:

@@ -7,6 +7,16 @@ from typing import Annotated
 import typer
 
 from beagle import console
+from beagle.model_flags import (
+    Activation,
+    AnchorsFrom,
+    Assign,
+    Attention,
+    BoxLoss,
+    Dropblock,
+    Loss,
+    changed_model,
+)
 
 Data = Annotated[str, typer.Argument(help="data.yaml, instances.json, a folder, or digits.")]
 
@@ -34,6 +44,13 @@ def train(
         ),
     ] = None,
     anchors: Annotated[str, typer.Option("--anchors", help="auto refits poor anchors, keep never.")] = "auto",
+    activation: Activation = None,
+    attention: Attention = None,
+    dropblock: Dropblock = None,
+    anchors_from: AnchorsFrom = None,
+    loss: Loss = "auto",
+    box_loss: BoxLoss = "ciou",
+    assignment: Assign = "ratio",
     weights: Annotated[str | None, typer.Option("--weights", help="Checkpoint to start from.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write; runs/train by default.")] = None,
     resume: Annotated[
@@ -96,6 +113,7 @@ def train(
 
     if resume and out is None:
         raise CommandError("--resume needs --out: the folder of the training to go on with")
+    model = changed_model(model, activation, attention, dropblock, anchors_from)
     config = TrainConfig(
         data=data,
         model=model,
@@ -106,6 +124,9 @@ def train(
         hyp=load_hyp(hyp),
         optimizer=optimizer,
         schedule=schedule,
+        loss=loss,
+        box_loss=box_loss,
+        assignment=assignment,
         nominal_batch=nominal_batch,
         seed=seed,
         device=device,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from beagle.fitting import FittedAnchors, fit_anchors, load_inputs
+from beagle.fitting import fit_anchors, load_inputs
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import build_space
 from beagle.production import provenance
@@ -24,6 +24,7 @@ from evolve.resources import Resources
 from evolve.search import SearchSettings
 from evolve.space import EvolveError
 from evolve.trainable import Assignment, Outcome, Report
+from trainer.autoanchor import Choice
 from trainer.config import Hyperparameters, TrainConfig
 
 SAMPLED_SHAPES = 2000
@@ -74,7 +75,7 @@ def start_run(
     resources: Resources,
     note: Callable[[str], None],
     check: Callable[[], object] | None = None,
-) -> FittedAnchors:
+) -> Choice:
     """Make a run folder whose journal holds the header: all that a driver needs.
 
     Args:

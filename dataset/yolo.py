@@ -5,7 +5,7 @@ with ``train.txt`` lists or split folders if there are any). A row of a class an
 an outline, and the box around it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.dataset import DataError
+from dataset.parallel import MapFiles, map_parts
 from dataset.polygons import Rings
 from dataset.sources import (
     IMAGE_SUFFIXES,
@@ -222,28 +223,42 @@ def survey_folder(folder: Path) -> Survey | None:
     )
 
 
-def read_labels(survey: Survey) -> RawSet:
-    """The label rows of every image that a survey lists. A row that cannot be read is left out and reported."""
-    raw = RawSet(survey.names or (), (), pixels=False)
-    images = []
-    for item in survey.items:
-        try:
-            rows, marks, outlines = (
-                _read_rows(item.label, raw.faults) if item.label else (np.zeros((0, 5)), (), ())
-            )
-        except DataError as error:
-            raw.faults.append(
-                Fault(item.label or item.image, None, f"unreadable label file: {error}", "image left out")
-            )
-            continue
-        label = item.label or item.image
-        images.append(RawImage(item.split, item.image, label, rows, marks, outlines=outlines))
+def read_labels(survey: Survey, map_files: MapFiles | None = None) -> RawSet:
+    """The label rows of every image that a survey lists. A row that cannot be read is left out and reported.
+
+    Args:
+        survey: What to read.
+        map_files: Applies a function to each of many items, elsewhere where it likes; by default processes of this
+            machine do, where there are enough files for that to help.
+    """
+    parts = map_parts(_read_part, survey.items, map_files)
+    raw = RawSet(
+        survey.names or (), (), pixels=False, faults=[fault for _, faults in parts for fault in faults]
+    )
+    images = [image for images, _ in parts for image in images]
     names = survey.names
     if names is None:
         highest = max((int(image.rows[:, 0].max()) for image in images if len(image.rows)), default=-1)
         names = tuple(str(index) for index in range(min(highest + 1, _MOST_UNNAMED)))
         raw.notes.append(f"no class names: {len(names)} classes are called by their ids")
     return RawSet(names, tuple(images), pixels=False, faults=raw.faults, notes=raw.notes)
+
+
+def _read_part(items: Sequence[Item]) -> tuple[list[RawImage], list[Fault]]:
+    """The label rows of some images, and what is wrong with them."""
+    images, faults = list[RawImage](), list[Fault]()
+    for item in items:
+        try:
+            read = _read_rows(item.label, faults) if item.label else (np.zeros((0, 5)), (), ())
+        except DataError as error:
+            faults.append(
+                Fault(item.label or item.image, None, f"unreadable label file: {error}", "image left out")
+            )
+            continue
+        rows, marks, outlines = read
+        label = item.label or item.image
+        images.append(RawImage(item.split, item.image, label, rows, marks, outlines=outlines))
+    return images, faults
 
 
 def _read_rows(

@@ -134,6 +134,8 @@ class Chart:
         height: of the plot without its labels, px.
         x_ticks: at most so many.
         y_ticks: at most so many.
+        x_names: written slantwise under the whole numbers 0, 1, … of the axis across, instead of ticks.
+        y_names: (value, word) instead of ticks upward.
     """
 
     x: Axis
@@ -144,6 +146,8 @@ class Chart:
     height: int = 270
     x_ticks: int = 6
     y_ticks: int = 6
+    x_names: Sequence[str] = ()
+    y_names: Sequence[tuple[float, str]] = ()
     _lines: list[Html] = field(default_factory=list, init=False)
     _marks: list[Html] = field(default_factory=list, init=False)
 
@@ -177,6 +181,20 @@ class Chart:
         height = self._down(y)
         line = tag("line", tag("title", title), x1="0", x2="100%", y1=height, y2=height, class_="rule")
         self._marks.insert(0, line)
+
+    def band(self, low: float, high: float, css: str, title: str) -> None:
+        """An upright band behind all else, from one value across to another."""
+        left, right = 100 * self.x.place(low), 100 * self.x.place(high)
+        shape = tag(
+            "rect",
+            tag("title", title),
+            x=f"{left:.2f}%",
+            y="0",
+            width=f"{max(right - left, 0.5):.2f}%",
+            height=self.height,
+            class_=css,
+        )
+        self._marks.insert(0, shape)
 
     def dot(self, point: Point, title: str, *, strength: float = 1.0) -> None:
         """A plain point; `strength` in [0, 1] is its opacity."""
@@ -217,12 +235,18 @@ class Chart:
 
     def _grid(self) -> Html:
         parts: list[Html] = []
-        for value in self.y.ticks(self.y_ticks):
+        upward = self.y_names or [(value, short(value)) for value in self.y.ticks(self.y_ticks)]
+        for value, word in upward:
             height = self._down(value)
             parts.append(tag("line", x1="0", x2="100%", y1=height, y2=height, class_="grid"))
-            parts.append(tag("text", short(value), x="-8", y=f"{float(height) + 4:.1f}", class_="end"))
+            parts.append(tag("text", word, x="-8", y=f"{float(height) + 4:.1f}", class_="end"))
         parts.append(tag("line", x1="0", x2="100%", y1=self.height, y2=self.height, class_="base"))
-        for value in self.x.ticks(self.x_ticks):
+        for number, name in enumerate(self.x_names):
+            across = self._across(float(number))
+            parts.append(tag("line", x1=across, x2=across, y1="0", y2=self.height, class_="upright"))
+            label = tag("text", name, transform="rotate(-38)", class_="end")
+            parts.append(tag("svg", label, x=across, y=self.height + 14, class_="slant"))
+        for value in () if self.x_names else self.x.ticks(self.x_ticks):
             across = self._across(value)
             parts.append(tag("line", x1=across, x2=across, y1=self.height, y2=self.height + 4, class_="base"))
             parts.append(tag("text", short(value), x=across, y=self.height + 18, class_="middle"))

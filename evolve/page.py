@@ -140,6 +140,17 @@ figure{margin:0;min-width:0}
 .curve-running{stroke:var(--dot);stroke-width:1.4;stroke-dasharray:3 4}
 .curve-start{stroke:var(--start);stroke-width:2}
 .curve-best{stroke:var(--best);stroke-width:2.6}
+.rank{stroke-width:1.1;opacity:.5}
+.rank:hover{opacity:1;stroke-width:2.6}
+.r0{stroke:var(--soft);opacity:.25}.r1{stroke:var(--curve)}.r2{stroke:var(--dot)}.r3{stroke:var(--start)}
+.upright{stroke:var(--line);stroke-width:1}
+.slant{overflow:visible}
+.sideways{overflow-x:auto}
+.wide-chart{min-width:760px}
+.wide-chart .plot{padding-bottom:92px;padding-left:84px}
+.bar{fill:var(--dot)}
+.bars{width:60%;min-width:120px}
+.elite{fill:var(--best);opacity:.12}
 .cloud{stroke:var(--soft);stroke-width:3;opacity:.3}
 .dot{fill:var(--dot)}
 .best{fill:var(--best);stroke:var(--card);stroke-width:1.25}
@@ -154,7 +165,8 @@ figure{margin:0;min-width:0}
 color:var(--soft)}
 .legend li{display:flex;align-items:center;gap:7px}
 .legend svg{flex:none;overflow:visible}
-.legend .curve{opacity:1}
+.legend .curve,.legend .rank{opacity:1}
+.bred{white-space:normal;min-width:12ch}
 .genes{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,252px),1fr));gap:16px 22px;
 margin-top:14px}
 .genes figcaption{display:flex;justify-content:space-between;align-items:baseline;gap:8px;flex-wrap:wrap}

@@ -7,6 +7,13 @@ from evolve.charts import drawable, fixed, short
 from evolve.journal import RunState, read_journal
 from evolve.page import Html, join, page, section, tag
 from evolve.report_charts import anchors_section, curves_section, genes_section, progress_section
+from evolve.report_insight import (
+    belief_section,
+    failures_section,
+    importance_section,
+    lineage_section,
+    parallel_section,
+)
 from evolve.report_tables import provenance_list, trials_table, winner_table
 from evolve.report_view import View, anchor_metric, box_shapes, build_view
 from evolve.space import EvolveError
@@ -58,8 +65,13 @@ def build_page(view: View) -> str:
         _headline(view),
         tag("div", progress_section(view), curves_section(view), class_="pair"),
         section("The winner beside the start", None, winner_table(view.state, view.space)),
+        belief_section(view),
+        lineage_section(view),
+        importance_section(view),
         genes_section(view),
+        parallel_section(view),
         anchors_section(view),
+        failures_section(view),
         section(
             "Trials",
             "A click on a column's head sorts by it. Fitness is that of a trial's best epoch.",
@@ -155,6 +167,9 @@ def _time_tile(view: View) -> Html:
     more = f"{duration(training)} of training" + (
         f", {at_once:.0f} at once" if at_once and at_once > 1 else ""
     )
+    gpus = drawable(view.state.resources.get("gpus")) or 0.0
+    if gpus:
+        more += f", {short(training * gpus / 3600, 3)} GPU hours"
     figure, unit = duration(view.seconds).split(" ")
     return _tile("Time spent", figure, unit, more)
 

@@ -8,7 +8,7 @@ import numpy as np
 from evolve.charts import Axis, Chart, Point, drawable, fixed, legend, short
 from evolve.journal import TrialState
 from evolve.page import Html, join, section, tag
-from evolve.report_view import Scored, View, anchor_metric, box_shapes
+from evolve.report_view import Scored, View, anchor_metric, box_shapes, elite
 from evolve.space import Gene
 from evolve.wording import origin_words
 
@@ -134,7 +134,8 @@ def genes_section(view: View) -> Html:
     panels = tag("div", *(_gene_panel(view, gene, y) for gene in view.space.genes), class_="genes")
     return section(
         title,
-        "Value of each gene across its range against fitness. Beside each name: start → best.",
+        "Value of each gene across its range against fitness. Beside each name: start → best. "
+        "Shaded: where the best fifth lies.",
         legend(entries),
         panels,
     )
@@ -143,6 +144,11 @@ def genes_section(view: View) -> Html:
 def _gene_panel(view: View, gene: Gene, y: Axis) -> Html:
     x = Axis(gene.low, gene.high, log=gene.logarithmic)
     chart = Chart(x, y, f"{gene.name} against fitness", height=130, x_ticks=5, y_ticks=4)
+    best_fifth = [
+        value for s in elite(view) if (value := drawable(s.trial.config.get(gene.name))) is not None
+    ]
+    if len(best_fifth) > 2:
+        chart.band(min(best_fifth), max(best_fifth), "elite", "where the best fifth of the trials lies")
     strength = {s.trial.id: 0.25 + 0.6 * n / len(view.scored) for n, s in enumerate(view.scored, start=1)}
     for scored in _last(view, view.scored):
         value = drawable(scored.trial.config.get(gene.name))

@@ -6,7 +6,9 @@ from typing import Any
 
 from evolve.charts import drawable
 from evolve.journal import Event, RunState, TrialState, fold
-from evolve.space import Space
+from evolve.space import Gene, Space
+
+ELITE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -83,3 +85,15 @@ def anchor_metric(shapes: dict[str, Any], side: str, key: str) -> float | None:
     """One figure of the anchors before or after their fit, None where it is not known."""
     metrics = shapes.get(side)
     return drawable(metrics.get(key)) if isinstance(metrics, dict) else None
+
+
+def elite(view: View) -> list[Scored]:
+    """The best fifth of the trials with a fitness, three at least."""
+    ranked = sorted(view.scored, key=lambda scored: -scored.fitness)
+    return ranked[: max(round(ELITE_SHARE * len(ranked)), 3)]
+
+
+def place_of(gene: Gene, value: object) -> float | None:
+    """Where a value lies in its gene's range, in [0, 1]; None where it is no number. A journal may hold any."""
+    number = drawable(value)
+    return None if number is None else gene.encode(min(max(number, gene.low), gene.high))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from model.spec import ModelError
+from model.errors import ModelError
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,8 @@ def assign(
     anchors: Tensor,
     strides: Sequence[int],
     threshold: float = 4.0,
+    iou_t: float | None = None,
+    neighbours: bool = True,
 ) -> list[Matches]:
     """Say, level by level, which cells and anchors must predict which target.
 
@@ -59,6 +61,10 @@ def assign(
         strides: px a cell, of each level.
         threshold: an anchor claims a target when both sides of one are under `threshold` times those of the
             other.
+        iou_t: when given, `threshold` is left aside: an anchor claims a target when their IoU, laid on one centre,
+            is over this, and the best anchor of all levels does in any case (the first of equals).
+        neighbours: whether the two nearest cells claim a target as well; a head that can't reach beyond its cell
+            must not be asked to.
 
     Returns:
         One `Matches` a level, which may be empty. Targets without area are never matched.
@@ -69,9 +75,9 @@ def assign(
     Source:
         The rule of YOLOv5 and Scaled-YOLOv4, from its description and its numbers. One case is ours: a centre
         that lies on the border of two cells to the last bit has no neighbour to its right (or below), which
-        couldn't reach it.
+        couldn't reach it. Several anchors by IoU: YOLOv4, https://arxiv.org/abs/2004.10934, section 3.4.
     """
-    matches, counts = assign_flat(targets, shapes, anchors, strides, threshold)
+    matches, counts = assign_flat(targets, shapes, anchors, strides, threshold, iou_t, neighbours)
     parts = [torch.split(getattr(matches, field.name), counts) for field in fields(matches)]
     return [Matches(*level) for level in zip(*parts, strict=True)]
 
@@ -82,6 +88,8 @@ def assign_flat(
     anchors: Tensor,
     strides: Sequence[int],
     threshold: float = 4.0,
+    iou_t: float | None = None,
+    neighbours: bool = True,
 ) -> tuple[Matches, list[int]]:
     """Do as `assign`, but for all levels in one table sorted by level, and say how many rows each level has.
 
@@ -95,12 +103,11 @@ def assign_flat(
     centre = targets[:, 2:4].float() * grid[:, None]  # (levels, n, 2)
     size = targets[:, 4:6].float() * grid[:, None]
 
-    ratio = (
-        size[:, :, None] / (anchors.to(device) / pixels[:, None, None])[:, None]
-    )  # (levels, n, anchors, 2)
-    fits = torch.maximum(ratio, 1 / ratio).amax(-1) < threshold
-
+    sides = anchors.to(device) / pixels[:, None, None]
+    fits = _within_ratio(size, sides, threshold) if iou_t is None else _over_iou(size, sides, pixels, iou_t)
     cells, inside = _nearest_cells(centre, grid)
+    if not neighbours:
+        inside[:, :, 1:] = False
     claims = inside[:, :, :, None] & fits[:, :, None, :]  # (levels, n, 3, anchors)
     level, target, which, anchor = claims.nonzero(as_tuple=True)
     cell = cells[level, target, which]
@@ -115,6 +122,37 @@ def assign_flat(
         classes=index[:, 1],
     )
     return matches, level.bincount(minlength=len(shapes)).tolist()
+
+
+def _within_ratio(size: Tensor, sides: Tensor, threshold: float) -> Tensor:
+    """Which anchors have sides within a factor of a target's.
+
+    Args:
+        size: (levels, n, 2) targets in cells.
+        sides: (levels, anchors, 2) anchors in cells.
+        threshold: the factor.
+
+    Returns:
+        (levels, n, anchors) bool.
+    """
+    ratio = size[:, :, None] / sides[:, None]
+    return torch.maximum(ratio, 1 / ratio).amax(-1) < threshold
+
+
+def _over_iou(size: Tensor, sides: Tensor, pixels: Tensor, iou_t: float) -> Tensor:
+    """Which anchors overlap a target by more than `iou_t` on one centre, or best of all; see `_within_ratio`."""
+    # In px, or a target whose sides differ from level to level in their last bits had several best anchors.
+    wh, ab = size[0] * pixels[0], sides * pixels[:, None, None]
+    both = torch.minimum(wh[None, :, None], ab[:, None]).prod(-1)
+    iou = both / (wh.prod(-1)[None, :, None] + ab.prod(-1)[:, None] - both)
+    levels, n, per_level = iou.shape
+    flat = iou.permute(1, 0, 2).reshape(n, levels * per_level)
+    best = torch.zeros_like(flat, dtype=torch.bool)
+    if n:
+        best.scatter_(1, flat.argmax(1, keepdim=True), True)
+    area = (wh > 0).all(-1)
+    best = best.view(n, levels, per_level).permute(1, 0, 2)
+    return ((iou > iou_t) | best) & area[None, :, None]
 
 
 def _nearest_cells(centre: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,7 @@ class CmBN(nn.BatchNorm2d):
 
     def _normalise(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            values = x.float()
+            values = x.to(torch.promote_types(x.dtype, torch.float32))
             own = x.numel() // x.shape[1]
             own_variance, own_mean = torch.var_mean(values, (0, 2, 3), correction=0)
             before, squares, already = self.gathered.clone()
@@ -52,8 +52,8 @@ class CmBN(nn.BatchNorm2d):
                 self.gathered.copy_(torch.stack((mean, squares, count)))
                 self._follow(mean, squares, count)
             scale = self.weight * torch.rsqrt(squares / count + self.eps)
-            shift = self.bias - mean * scale
-            out: Tensor = values * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+            centred = values - mean.view(1, -1, 1, 1)
+            out: Tensor = centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
             return out.to(x.dtype)
 
     def _follow(self, mean: Tensor, squares: Tensor, count: Tensor) -> None:

@@ -1,8 +1,6 @@
 """The detection loss: box, objectness and class, as named parts with their gains."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from typing import Protocol
 
@@ -12,14 +10,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from model.assign import Matches, assign_flat
 from model.boxes import EPSILON, bbox_iou, xywh_to_xyxy
-from model.spec import ModelError
+from model.decoding import decode_cells
+from model.errors import ModelError
+from model.gains import LossGains
 
-BALANCE_SHORT = (
-    4.0,
-    1.0,
-    0.4,
-)  # objectness by level, up to three levels: fine levels have more cells to learn from
-BALANCE_LONG = (4.0, 1.0, 0.25, 0.06, 0.02)
+__all__ = ["DetectionLoss", "DetectorLike", "LossGains"]
+
 FOCAL_ALPHA = 0.25  # share of the positives in the focal loss, arXiv 1708.02002 section 5.1
 AUTOBALANCE_RATE = 1e-4
 
@@ -50,89 +46,14 @@ class Pool(Protocol):
         """The mean over all shares."""
 
 
-@dataclass(frozen=True)
-class LossGains:
-    """Weights and options of the loss.
-
-    Attributes:
-        box: gain of the box part.
-        cls: gain of the class part.
-        obj: gain of the objectness part.
-        cls_pw: weight of the positives in the class part.
-        obj_pw: weight of the positives in the objectness part.
-        fl_gamma: focal loss exponent; 0 is plain cross-entropy.
-        label_smoothing: 0..1; classes are taught 1 - s/2 and s/2 instead of 1 and 0 (arXiv 1902.04103).
-        anchor_t: an anchor claims a target when their sides differ by less than this factor.
-        balance: objectness weight of each level; None takes the usual ones.
-        autobalance: let `balance` follow the levels' own losses as training goes on.
-        gr: how much of the objectness target is the box's IoU, 0..1; the rest is 1.
-    """
-
-    box: float = 0.05
-    cls: float = 0.5
-    obj: float = 1.0
-    cls_pw: float = 1.0
-    obj_pw: float = 1.0
-    fl_gamma: float = 0.0
-    label_smoothing: float = 0.0
-    anchor_t: float = 4.0
-    balance: tuple[float, ...] | None = None
-    autobalance: bool = False
-    gr: float = 1.0
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type is float and not (math.isfinite(value) and value >= 0):
-                raise ModelError(f"{field.name} must be a finite number >= 0, but got {value!r}")
-        for name in ("label_smoothing", "gr"):
-            if getattr(self, name) > 1:
-                raise ModelError(f"0 <= {name} <= 1 must hold, but got {getattr(self, name)!r}")
-        if self.anchor_t <= 1:
-            raise ModelError(f"anchor_t > 1 must hold, but got {self.anchor_t!r}")
-        if self.balance is not None and not all(math.isfinite(w) and w > 0 for w in self.balance):
-            raise ModelError(f"balance must be finite numbers > 0, but got {self.balance!r}")
-
-    def scaled(self, classes: int, image_size: int, levels: int) -> "LossGains":
-        """The gains for a detector, from gains that were chosen for 80 classes, 640 px and three levels.
-
-        Args:
-            classes: classes of the detector.
-            image_size: px, the longer side that it is trained on.
-            levels: detection levels.
-
-        Returns:
-            New gains: box * 3/levels, cls * classes/80 * 3/levels, obj * (image_size/640)² * 3/levels.
-
-        Raises:
-            ModelError: one of the three is not positive.
-
-        >>> gains = LossGains(box=0.05, cls=0.5, obj=1.0).scaled(classes=40, image_size=320, levels=3)
-        >>> gains.box, gains.cls, gains.obj
-        (0.05, 0.25, 0.25)
-        """
-        if min(classes, image_size, levels) < 1:
-            raise ModelError(
-                "classes, image_size and levels must be positive, "
-                f"but got {classes}, {image_size} and {levels}"
-            )
-        share = 3 / levels
-        return replace(
-            self,
-            box=self.box * share,
-            cls=self.cls * classes / 80 * share,
-            obj=self.obj * (image_size / 640) ** 2 * share,
-        )
-
-
 class DetectionLoss(nn.Module):
     """Loss of raw predictions against targets.
 
-    Box: 1 - CIoU, the mean over a level's matches, summed over the levels. Class: binary cross-entropy over a
-    level's matches, likewise; left out for one class. Objectness: binary cross-entropy over every cell and
-    anchor, aimed at the detached CIoU of the prediction where a target is matched (where several are, at the
-    highest, so that the order of the targets can't matter) and at 0 elsewhere; the mean of each level,
-    weighed by `balance`.
+    Box: 1 - IoU (CIoU unless `gains.box_loss` says otherwise), the mean over a level's matches, summed over the
+    levels. Class: binary cross-entropy over a level's matches, likewise; left out for one class. Objectness: binary
+    cross-entropy over every cell and anchor, aimed at the detached IoU of the prediction where a target is matched
+    (where several are, at the highest, so that the order of the targets can't matter) and at 0 elsewhere; the mean
+    of each level, weighed by `balance`.
 
     Everything is computed in float32, under autocast as well. The detector's anchors are copied at birth. The
     only state is `balance` (levels,), a buffer: `state_dict` carries it when `autobalance` moves it.
@@ -140,7 +61,8 @@ class DetectionLoss(nn.Module):
     Where processes share a batch, `pool` joins them: the totals of all shares then add up to that of the batch.
 
     Args:
-        detector: a `model.Detector`, or anything with its strides, anchors and number of classes.
+        detector: a `model.Detector`, or anything with its strides, anchors and number of classes; its `scale_xy`,
+            where it has one, says how boxes are decoded.
         gains: as they stand; see `LossGains.scaled`.
 
     Raises:
@@ -157,14 +79,16 @@ class DetectionLoss(nn.Module):
         self.classes = detector.classes
         self.strides = tuple(detector.strides)
         levels = len(self.strides)
-        usual = (BALANCE_SHORT if levels <= len(BALANCE_SHORT) else BALANCE_LONG)[:levels]
-        balance = usual if gains.balance is None else gains.balance
+        balance = gains.balance_of(levels)
         if not len(balance) == levels == len(detector.anchors):
             raise ModelError(
                 f"levels must agree, but got {levels} strides, {len(balance)} balance weights and "
                 f"anchors for {len(detector.anchors)} levels"
             )
         self.register_buffer("balance", torch.tensor(balance, dtype=torch.float32))
+        # Whoever only has strides, anchors and classes decodes as YOLOv5 does.
+        scales: tuple[float, ...] | None = getattr(detector, "scale_xy", None)
+        self.scale_xy = None if scales is None else tuple(scales)
         self.register_buffer("anchors", detector.anchors.detach().clone().float(), persistent=False)
         self._reference = self.strides.index(16) if 16 in self.strides else min(1, levels - 1)
 
@@ -194,7 +118,15 @@ class DetectionLoss(nn.Module):
 
     def _parts(self, raw: Sequence[Tensor], targets: Tensor) -> dict[str, Tensor]:
         shapes = [(level.shape[2], level.shape[3]) for level in raw]
-        matches, counts = assign_flat(targets, shapes, self.anchors, self.strides, self.gains.anchor_t)
+        matches, counts = assign_flat(
+            targets,
+            shapes,
+            self.anchors,
+            self.strides,
+            self.gains.anchor_t,
+            iou_t=self.gains.iou_t if self.gains.assignment == "iou" else None,
+            neighbours=self.scale_xy is None,
+        )
         places = _places(matches, raw)
         cells = [level[..., 4].numel() for level in raw]
         logits = torch.cat([level[..., 4].flatten() for level in raw]).float()
@@ -217,13 +149,13 @@ class DetectionLoss(nn.Module):
         return {"box": box * self.gains.box, "obj": obj * self.gains.obj, "cls": cls * self.gains.cls}
 
     def _iou(self, predicted: Tensor, matches: Matches) -> Tensor:
-        """CIoU (m,) of the predictions, decoded in grid units relative to their cells, with their targets."""
+        """IoU (m,) of the predictions, decoded in grid units relative to their cells, with their targets."""
         sides = self.anchors / torch.tensor(self.strides, device=predicted.device)[:, None, None]
-        scaled = predicted[:, :4].sigmoid() * 2
-        decoded = torch.cat(
-            (scaled[:, :2] - 0.5, scaled[:, 2:].square() * sides[matches.level, matches.anchor]), dim=1
-        )
-        return bbox_iou(xywh_to_xyxy(decoded), xywh_to_xyxy(matches.box), kind="ciou")
+        scale = None
+        if self.scale_xy is not None:
+            scale = predicted.new_tensor(self.scale_xy)[matches.level, None]
+        decoded = decode_cells(predicted[:, :4], sides[matches.level, matches.anchor], scale)
+        return bbox_iou(xywh_to_xyxy(decoded), xywh_to_xyxy(matches.box), kind=self.gains.box_loss)
 
     def _class_loss(self, predicted: Tensor, matches: Matches, share: Tensor) -> Tensor:
         if self.classes == 1:

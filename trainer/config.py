@@ -43,6 +43,9 @@ CHOICES = MappingProxyType(
         "amp": ("auto", "off", "bf16", "fp16"),
         "cache": ("off", "ram", "disk"),
         "pipeline": ("auto", "cpu", "device"),
+        "loss": ("auto", "yolov5", "scaled-yolov4"),
+        "box_loss": ("ciou", "diou", "giou", "iou"),
+        "assignment": ("ratio", "iou"),
     }
 )
 WHOLE = MappingProxyType(
@@ -100,6 +103,9 @@ class TrainConfig:
         multi_scale: Draw the size of each training batch from 0.5 to 1.5 of `image_size`.
         pipeline: Where training images are augmented: "cpu", "device", or "auto": on a CUDA device whose memory has
             room for the whole split, else on the CPU.
+        loss: "auto" takes the loss of the model's family; else "yolov5" or "scaled-yolov4" (see `model.gains`).
+        box_loss: Which IoU the box loss uses: "ciou", "diou", "giou" or "iou".
+        assignment: Which anchors a target is matched with: "ratio" (see `hyp.anchor_t`) or "iou" (see `hyp.iou_t`).
         threads: CPU threads for torch; None leaves torch's own choice.
 
     Raises:
@@ -138,6 +144,9 @@ class TrainConfig:
     rect: bool = False
     multi_scale: bool = False
     pipeline: str = "auto"
+    loss: str = "auto"
+    box_loss: str = "ciou"
+    assignment: str = "ratio"
     threads: int | None = None
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from model.dropblock import set_dropblock
 from trainer import adversary, prepare
 from trainer.evaluate import to_input
 from trainer.optim import Step, apply_step
@@ -136,6 +137,7 @@ def _begin_epoch(session: Session, epoch: int) -> None:
         session.train_loader.set_chances(prepare.image_chances(session.train_split, session.class_map))
     session.train_loader.set_epoch(epoch)
     prepare.train_mode(session.detector, config.freeze)
+    set_dropblock(session.detector, epoch / max(config.epochs - 1, 1))
 
 
 def _end_epoch(session: Session, epoch: int, sums: Tensor, bad: Tensor) -> None:

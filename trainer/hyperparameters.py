@@ -74,7 +74,7 @@ class Hyperparameters:
         cls_pw: Weight of positives in the class loss.
         obj: Gain of the objectness loss.
         obj_pw: Weight of positives in the objectness loss.
-        iou_t: Kept for files of other programs; no loss reads it.
+        iou_t: Under the assignment "iou", the IoU of a target and an anchor over which they match.
         anchor_t: Largest ratio of a target's side to an anchor's for which they match.
         anchors: Anchors per level to fit when the model has another count; 0 keeps the model's.
         fl_gamma: Focal loss exponent; 0 is plain cross-entropy.

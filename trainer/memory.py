@@ -115,7 +115,7 @@ def _probe(
     spec = load_spec(config.model, classes=len(dataset.names))
     size, _ = prepare.round_image_size(config.image_size, spec.grid)
     detector = prepare.place(prepare.build_detector(spec, config.seed), device)
-    loss = prepare.build_loss(detector, config.hyp, size).to(device)
+    loss = prepare.build_loss(detector, config, size).to(device)
     return detector, loss, size, prepare.choose_precision(config.amp, device)
 
 

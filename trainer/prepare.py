@@ -3,28 +3,26 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from anchors import fit, metrics
 from dataset import Split
 from model import Detector, build
+from model.boxes import IouKind
 from model.loss import DetectionLoss, LossGains
 from model.spec import ModelSpec, load_spec
 from model.spec import round_image_size as next_size
 from model.weights import Checkpoint
+from trainer.autoanchor import choose
 from trainer.config import AnchorTable, Hyperparameters, TrainConfig, TrainError, anchor_table
 from trainer.device_pipeline import DeviceLoader, choose_pipeline
 from trainer.images import rect_sizes
 from trainer.loader import Loader, build_loader, build_plan
 from trainer.samples import DetectionSet
-
-TARGET_BPR = 0.98
-"""Best possible recall under which anchors are fitted anew."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
@@ -55,8 +53,8 @@ def choose_anchors(
     """Decide which anchors the detector is built with, before its first step (AutoAnchor).
 
     Given anchors are taken; "keep" takes the model's. With "auto" they are fitted when the best possible recall is
-    under `TARGET_BPR`, or when `hyp.anchors` asks for another number per level than the model has. A fit that is
-    no better than the model's anchors is not taken.
+    under `trainer.autoanchor.TARGET_BPR`, or when `hyp.anchors` asks for another number per level than the model has.
+    A fit that is no better than the model's anchors is not taken.
 
     Args:
         config: `anchors`, `seed`, and of `hyp` `anchors` and `anchor_t`.
@@ -82,19 +80,17 @@ def choose_anchors(
         why = "anchors are kept" if len(wh_px) else "there are no boxes to fit anchors to"
         ignored = [f"hyp.anchors = {wanted} has no effect: {why}"] if wanted != per_level else []
         return spec.anchors, ignored
-    before = metrics.evaluate(wh_px, np.asarray(spec.anchors), config.hyp.anchor_t)
-    if wanted == per_level and before.bpr >= TARGET_BPR:
-        return spec.anchors, []
-    fitted = fit(
+    chosen = choose(
         wh_px,
-        levels=levels,
+        np.asarray(spec.anchors),
         per_level=wanted,
         threshold=config.hyp.anchor_t,
-        target_bpr=TARGET_BPR,
         seed=config.seed,
-        start=np.asarray(spec.anchors) if wanted == per_level else None,
         progress=(lambda done: progress("anchors", round(100 * done), 100)) if progress else None,
     )
+    before, fitted = chosen.before, chosen.fitted
+    if fitted is None:
+        return spec.anchors, []
     if wanted == per_level and fitted.after.bpr < before.bpr:
         return spec.anchors, [f"anchors kept: recall {before.bpr:.4f} could not be raised by fitting them"]
     # Rounded as model files write them, so that an exported model is the one that was trained.
@@ -238,10 +234,9 @@ def image_chances(split: Split, class_map: Sequence[float]) -> NDArray[np.float6
     return weights / total if total > 0 else None
 
 
-def build_loss(
-    detector: Detector, hyp: Hyperparameters, image_size: int, *, autobalance: bool = False
-) -> DetectionLoss:
-    """The loss of a detector, its gains scaled to classes, image size (px) and levels."""
+def build_loss(detector: Detector, config: TrainConfig, image_size: int) -> DetectionLoss:
+    """The loss of a detector, its gains scaled to classes, image size (px) and levels by the rule of its family."""
+    hyp = config.hyp
     gains = LossGains(
         box=hyp.box,
         cls=hyp.cls,
@@ -251,7 +246,11 @@ def build_loss(
         fl_gamma=hyp.fl_gamma,
         label_smoothing=hyp.label_smoothing,
         anchor_t=hyp.anchor_t,
-        autobalance=autobalance,
+        iou_t=hyp.iou_t,
+        autobalance=config.autobalance,
+        scheme=detector.spec.options.scheme if config.loss == "auto" else config.loss,
+        box_loss=cast(IouKind, config.box_loss),
+        assignment=config.assignment,
     )
     return DetectionLoss(detector, gains.scaled(detector.classes, image_size, len(detector.strides)))
 

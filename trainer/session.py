@@ -117,7 +117,7 @@ def start(job: Job, folder: RunFolder, state: Mapping[str, Any] | None) -> Sessi
     if config.sync_bn and team.world > 1:
         join_norms(detector, device)
     precision = prepare.choose_precision(config.amp, device)
-    loss = prepare.build_loss(detector, config.hyp, image_size, autobalance=config.autobalance).to(device)
+    loss = prepare.build_loss(detector, config, image_size).to(device)
     train_loader, why = prepare.build_train_loader(config, dataset.train, image_size, base.grid, device)
     notes += [line for line in why if line not in notes]
     session = Session(

@@ -157,8 +157,20 @@ def test_an_export_is_listed(beagle: Beagle, finished_run: Path) -> None:
     assert {"hyp.yaml", "model.yaml", "train.sh", "provenance.json", "best.pt"} <= set(found["files"])
 
 
+def test_a_model_is_shown_in_figures(beagle: Beagle) -> None:
+    shown = json.loads(beagle("model", "show", "yolov5n?attention=se", "--classes", "3", "--json").out)
+    assert shown["parameters"] == sum(row["parameters"] for row in shown["rows"])
+    assert shown["gflops"] == pytest.approx(sum(row["GFLOPs"] for row in shown["rows"]), rel=1e-3)
+    assert shown["image_size"] == [640, 640]
+    assert [level["receptive_field"] for level in shown["levels"]] == [None] * 3
+    assert shown["options"]["attention"] == "se"
+    said = beagle("model", "show", "yolov3-tiny", "--image-size", "96").out
+    assert "GFLOPs at 96 × 96 px" in " ".join(said.split())
+    assert "whole image" not in said
+
+
 def test_built_in_models_are_listed(beagle: Beagle) -> None:
     models = json.loads(beagle("model", "list", "--json").out)
-    assert len(models) == 10
-    assert {"yolov5n", "yolov5x6"} <= {model["model"] for model in models}
+    assert len(models) == 28
+    assert {"yolov5n", "yolov5x6", "yolov4-p7", "yolov3-tiny"} <= {model["model"] for model in models}
     assert "yolov5n6" in beagle("model", "list").out

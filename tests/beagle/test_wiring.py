@@ -268,7 +268,7 @@ def test_the_production_command_is_one_that_the_command_takes(finished_run: Path
     group: Any = typer.main.get_command(app)
     given_ = group.commands["train"].make_context("train", words[2:]).params
     assert (given_["data"], given_["model"], given_["hyp"]) == ("$DATA", "model.yaml", Path("hyp.yaml"))
-    assert (given_["image_size"], given_["batch_size"], given_["seed"]) == (64, 4, 0)
+    assert (given_["image_size"], int(given_["batch_size"]), given_["seed"]) == (64, 4, 0)
     assert (given_["anchors"], given_["epochs"], given_["nominal_batch"]) == ("keep", 300, 4)
     assert given_["optimizer"] == settings["optimizer"]
     assert TrainConfig(

@@ -216,3 +216,43 @@ def test_anchors_of_another_shape_are_an_error() -> None:
 def test_levels_that_disagree_are_an_error() -> None:
     with pytest.raises(ModelError, match="2 grid shapes, 3 strides and anchors for 3 levels"):
         assign(torch.zeros(3, 6), shapes_of(64, 64)[:2], ANCHORS, STRIDES)
+
+
+@given(scenes(), st.floats(0.0, 1.0))
+@settings(max_examples=60, deadline=None)
+def test_anchors_chosen_by_iou_are_what_a_walk_over_all_finds(
+    scene: tuple[Tensor, int, int, tuple[int, ...], Tensor, float], iou_t: float
+) -> None:
+    targets, height, width, strides, anchors, _ = scene
+    shapes = shapes_of(height, width, strides)
+    found = assign(targets, shapes, anchors, strides, iou_t=iou_t, neighbours=False)
+    wanted: list[list[tuple[int, ...]]] = [[] for _ in strides]
+    for image, name, x, y, w, h in targets.tolist():
+        sizes = np.array((w * width, h * height))
+        both = np.minimum(sizes, anchors.numpy()).prod(-1)
+        iou = both / (sizes.prod() + anchors.numpy().prod(-1) - both)
+        for level, anchor in np.ndindex(*iou.shape):
+            near = abs(iou[level, anchor] - iou_t) < 1e-5  # either is right there: sums are rounded
+            if iou[level, anchor] > iou_t + 1e-5 or iou[level, anchor] == iou.max():
+                row, column = int(y * height / strides[level]), int(x * width / strides[level])
+                wanted[level].append((int(image), anchor, row, column, int(name)))
+            elif near:
+                return
+    for level, expected in zip(found, wanted, strict=True):
+        keys = [getattr(level, key).tolist() for key in ("image", "anchor", "row", "column", "classes")]
+        assert sorted(zip(*keys, strict=True)) == sorted(expected)
+
+
+def test_by_iou_every_target_has_its_best_anchor_and_one_without_area_has_none() -> None:
+    targets = torch.tensor([[0, 0, 0.5, 0.5, 0.9, 0.001], [0, 1, 0.5, 0.5, 0.0, 0.5]])
+    matches = assign(targets, shapes_of(128, 128), ANCHORS, STRIDES, iou_t=1.0, neighbours=False)
+    assert [name for level in matches for name in level.classes.tolist()] == [0]
+    assert all(
+        not len(level) for level in assign(targets[:0], shapes_of(128, 128), ANCHORS, STRIDES, iou_t=0.2)
+    )
+
+
+def test_without_neighbours_only_the_cell_of_the_centre_claims() -> None:
+    target = target_px(66.0, 62.0, 10.0, 13.0)
+    alone = assign(target, shapes_of(128, 128), ANCHORS[:, :1], STRIDES, neighbours=False)
+    assert cells(alone[0]) == [(0, 62 // STRIDES[0], 66 // STRIDES[0])]

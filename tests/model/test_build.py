@@ -304,5 +304,15 @@ def test_a_row_that_no_class_takes_is_refused_with_its_place(user_file: Callable
         build(path)
 
 
+def test_sizes_that_do_not_fit_are_told_with_their_row(user_file: Callable[..., Path]) -> None:
+    path = user_file(
+        "small_v4", ("[-1, 1, Conv, [512, 3, 2]],\n   [-1, 9", "[-1, 1, Conv, [512, 3, 2, 0]],\n   [-1, 9")
+    )
+    with pytest.raises(
+        ModelError, match=r"small_v4: row 12 \(Concat\): its inputs must have one size, but got"
+    ):
+        build(path, classes=1)(torch.zeros(2, 3, 96, 96))
+
+
 def test_every_module_has_both_a_rule_and_a_class() -> None:
     assert list(LAYERS) == list(RULES)

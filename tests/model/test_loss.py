@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from model import build
+from model.assign import assign
 from model.boxes import bbox_iou, xywh_to_xyxy
 from model.loss import DetectionLoss, LossGains
 from model.spec import ModelError
@@ -423,3 +425,93 @@ def test_targets_without_a_column_for_the_image_are_an_error() -> None:
     detector = detector_of()
     with pytest.raises(ModelError, match=r"targets must be \(n, 6\)"):
         DetectionLoss(detector, LossGains())(raw_of(detector), torch.zeros(3, 5))
+
+
+# ---- choices
+
+
+@pytest.mark.parametrize(
+    ("levels", "balance"),
+    [(3, (4.0, 1.0, 0.4)), (4, (4.0, 1.0, 0.4, 0.1)), (5, (4.0, 1.0, 0.5, 0.4, 0.1)), (2, (4.0, 1.0))],
+)
+def test_scaled_yolov4_has_its_own_balance(levels: int, balance: tuple[float, ...]) -> None:
+    gains = LossGains(scheme="scaled-yolov4")
+    loss = DetectionLoss(detector_of(levels), gains)
+    assert loss.balance.tolist() == pytest.approx(balance)
+    assert gains.balance_of(levels) == balance
+
+
+@pytest.mark.parametrize(("levels", "more"), [(3, 1.0), (4, 1.4), (5, 1.4)])
+def test_scaled_yolov4_has_its_own_scaling(levels: int, more: float) -> None:
+    gains = LossGains(box=0.05, cls=0.5, obj=1.0, scheme="scaled-yolov4").scaled(40, 1280, levels)
+    share = 3 / levels
+    assert (gains.box, gains.cls, gains.obj) == pytest.approx((0.05 * share, 0.25 * share, more * share))
+
+
+@pytest.mark.parametrize("levels", [3, 4, 5])
+def test_scaled_yolov4s_loss_is_yolov5s_with_other_weights(levels: int) -> None:
+    detector = detector_of(levels)
+    raw, targets = raw_of(detector), targets_of(detector)
+    scaled = DetectionLoss(detector, LossGains(scheme="scaled-yolov4"))
+    plain = DetectionLoss(detector, LossGains(balance=LossGains(scheme="scaled-yolov4").balance_of(levels)))
+    assert scaled(raw, targets)[0].item() == plain(raw, targets)[0].item()
+
+
+@pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
+def test_the_box_part_is_1_minus_the_iou_that_was_chosen(kind: str) -> None:
+    detector = detector_of(3)
+    raw, targets = raw_of(detector, batch=1), targets_of(detector, batch=1, n=3)
+    gains = LossGains(box=1.0, box_loss=kind)
+    _, parts = DetectionLoss(detector, gains)(raw, targets)
+    total = 0.0
+    shapes = [(level.shape[2], level.shape[3]) for level in raw]
+    for level, matches in enumerate(assign(targets, shapes, detector.anchors, detector.strides)):
+        values = []
+        for row in range(len(matches)):
+            place = (matches.image[row], matches.anchor[row], matches.row[row], matches.column[row])
+            sigma = raw[level][place][:4].detach().sigmoid() * 2
+            side = detector.anchors[level][matches.anchor[row]] / detector.strides[level]
+            box = torch.cat((sigma[:2] - 0.5, sigma[2:] ** 2 * side))
+            iou = bbox_iou(xywh_to_xyxy(box[None]), xywh_to_xyxy(matches.box[row][None]), kind=kind)
+            values.append(1 - iou.item())
+        total += float(np.mean(values)) if values else 0.0
+    assert parts["box"].item() == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scheme": "yolov9"}, "scheme must be one of yolov5, scaled-yolov4, but got 'yolov9'"),
+        ({"box_loss": "siou"}, "box_loss must be one of iou, giou, diou, ciou, but got 'siou'"),
+        ({"assignment": "atss"}, "assignment must be one of ratio, iou, but got 'atss'"),
+        ({"iou_t": 1.5}, "0 <= iou_t <= 1 must hold, but got 1.5"),
+    ],
+)
+def test_unknown_choices_are_refused_at_birth(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        LossGains(**change)
+
+
+def test_anchors_chosen_by_iou_reach_the_loss() -> None:
+    detector = detector_of(3)
+    raw, targets = raw_of(detector), targets_of(detector)
+    _, ratio = DetectionLoss(detector, LossGains())(raw, targets)
+    _, none = DetectionLoss(detector, LossGains(assignment="iou", iou_t=1.0))(raw, targets)
+    _, some = DetectionLoss(detector, LossGains(assignment="iou", iou_t=0.2))(raw, targets)
+    assert len({part["box"].item() for part in (ratio, none, some)}) == 3
+
+
+def test_darknets_decoding_is_learnt_as_it_is_decoded() -> None:
+    detector = build("yolov4-tiny", classes=2)
+    raw = [torch.zeros(1, 3, 64 // s, 64 // s, 7, requires_grad=True) for s in detector.strides]
+    targets = torch.tensor([[0, 1, 0.3, 0.6, 0.5, 0.9]])
+    loss = DetectionLoss(detector, LossGains(assignment="iou", iou_t=0.3))
+    optimizer = torch.optim.Adam(raw, lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss(raw, targets)[0].backward()
+        optimizer.step()
+    decoded = detector.head.decode([level.detach() for level in raw])[0]
+    best = decoded[decoded[:, 4].argmax()]
+    assert best[:4].tolist() == pytest.approx([0.3 * 64, 0.6 * 64, 0.5 * 64, 0.9 * 64], abs=1.0)
+    assert best[6] > best[5]

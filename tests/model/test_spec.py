@@ -504,3 +504,50 @@ def test_a_row_made_by_hand_is_checked_too(row: Row, message: str) -> None:
         ModelSpec(
             "hand", 2, 1.0, 1.0, (((10.0, 10.0),),), (row,), (Row((-1,), 1, "Detect", ("nc", "anchors")),)
         )
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("[-1, 1, CBAM, [64]]", r"row 2 \(CBAM\): it must keep the channels, but 64 go in and 32 are asked"),
+        (
+            "[-1, 1, ChannelSlice, [3, 0]]",
+            r"row 2 \(ChannelSlice\): 3 groups must divide its input's channels",
+        ),
+        (
+            "[-1, 1, ChannelSlice, [2, 2]]",
+            r"row 2 \(ChannelSlice\): index must be under groups, but got 2 of 2",
+        ),
+        (
+            "[-1, 1, Expand, [3]]",
+            r"row 2 \(Expand\): gain² = 9 must divide its input's channels, but 64 go in",
+        ),
+        (
+            "[-1, 1, nn.ConvTranspose2d, [64, 3, 2]]",
+            r"kernel must be stride \+ 2 · padding, but got 3, 2 and 0",
+        ),
+        ("[-1, 1, SAM, [128, 0]]", r"row 2 \(SAM\): kernel must be a whole number from 1, but got 0"),
+        ("[7, 1, C3, [128]]", r"row 2 \(C3\): from must name an earlier row, but got 7"),
+    ],
+)
+def test_channels_that_do_not_match_are_refused_with_the_row(
+    user_file: UserFile, row: str, message: str
+) -> None:
+    path = user_file("small_v4", ("[-1, 3, C3, [128]]", row))
+    with pytest.raises(ModelError, match=message) as raised:
+        load_spec(path)
+    assert str(raised.value).startswith(str(path))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_stage_may_be_split_or_laid_out_anew(user_file: UserFile) -> None:
+    plain = load_spec(user_file("tiny")).to_dict()  # row 11, in the last stage, has 512 channels at stride 32
+    for module, args, channels, stride in (
+        ("ChannelSlice", [4, 3], 128, 32),
+        ("Contract", [2], 2048, 64),
+        ("Expand", [], 128, 16),
+    ):
+        rows = [*plain["backbone"][:11], [-1, 1, module, args]]
+        head = [[[-1], 1, "Detect", ["nc", "anchors"]]]
+        layer = load_spec({"nc": 1, "anchors": 3, "backbone": rows, "head": head}).layers[11]
+        assert (layer.channels, layer.stride) == (channels, stride)

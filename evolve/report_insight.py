@@ -1,0 +1,285 @@
+"""The sections of the report that ask why: which genes matter, where the winner came from, what can be believed."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from evolve.charts import Axis, Chart, drawable, fixed, legend, short
+from evolve.importance import Agreement, importance, rank_agreement
+from evolve.journal import TrialState
+from evolve.page import Html, join, section, tag
+from evolve.report_view import Scored, View, place_of
+from evolve.wording import origin_words
+
+PARALLEL_TRIALS = 300
+PARALLEL_HEIGHT = 230
+LOW_AGREEMENT = 0.7
+MOST_CHANGES = 6
+
+
+def importance_section(view: View) -> Html | None:
+    """How much of the fitness each gene explains; None before there are trials enough."""
+    genes, rows, fitness = view.space.genes, [], []
+    for scored in view.scored:
+        row = [place_of(gene, scored.trial.config.get(gene.name)) for gene in genes]
+        if None not in row:
+            rows.append(row)
+            fitness.append(scored.fitness)
+    found = importance(np.array(rows, np.float64), np.array(fitness)) if rows else None
+    if found is None:
+        return None
+    ranked = sorted(zip(found.shares, (gene.name for gene in genes), strict=True), reverse=True)
+    widest = max(ranked[0][0], 1e-9)
+    bars = [
+        tag(
+            "tr",
+            tag("th", name, scope="row"),
+            tag("td", f"{100 * share:.1f} %", class_="num"),
+            tag("td", _bar(share / widest), class_="bars"),
+        )
+        for share, name in ranked
+    ]
+    belief = f"The forest foretells {100 * max(found.explained, 0):.0f} % of the variance of unseen trials."
+    if found.explained < 0.2:
+        belief += " That is little: take the order with doubt."
+    note = (
+        "How much worse a random forest foretells the rank of a trial when one gene's values are shuffled, as a "
+        f"share of all genes. {belief}"
+    )
+    return section("Which genes matter", note, tag("div", tag("table", tag("tbody", *bars)), class_="plain"))
+
+
+def _bar(share: float) -> Html:
+    bar = tag("rect", x="0", y="3", width=f"{100 * share:.1f}%", height="12", rx="2", class_="bar")
+    return tag("svg", bar, width="100%", height="18", aria_hidden="true")
+
+
+def parallel_section(view: View) -> Html | None:
+    """Each trial as a line across all genes; None before there are two."""
+    if len(view.scored) < 2:
+        return None
+    ranked = sorted(view.scored, key=lambda scored: scored.fitness)
+    if len(ranked) > PARALLEL_TRIALS:  # an even choice over the ranks, the best among it
+        kept = np.linspace(0, len(ranked) - 1, PARALLEL_TRIALS).round().astype(int)
+        ranked = [ranked[index] for index in kept]
+    names = [*view.space.names, "fitness"]
+    low, high = ranked[0].fitness, ranked[-1].fitness
+    chart = Chart(
+        Axis(0.0, float(len(names) - 1)),
+        Axis(0.0, 1.0),
+        "Genes of each trial",
+        height=PARALLEL_HEIGHT,
+        x_names=names,
+        y_names=[(0.0, "low"), (1.0, "high")],
+    )
+    for rank, scored in enumerate(ranked):
+        values = [place_of(gene, scored.trial.config.get(gene.name)) or 0.0 for gene in view.space.genes]
+        place = (scored.fitness - low) / (high - low) if high > low else 1.0
+        best = view.best is not None and scored.trial is view.best.trial
+        css = "curve-best" if best else f"rank r{min(4 * rank // len(ranked), 3)}"
+        points = [(float(index), value) for index, value in enumerate([*values, place])]
+        chart.line(points, css, f"trial {scored.trial.id}: fitness {fixed(scored.fitness)}")
+    entries = [
+        ("line", "rank r3", "best quarter"),
+        ("line", "rank r2", "second"),
+        ("line", "rank r1", "third"),
+        ("line", "rank r0", "worst quarter"),
+        ("line", "curve-best", "best trial"),
+    ]
+    ranges = f"from {short(low)} to {short(high)}"
+    note = (
+        "One line per trial, across every gene from the low end of its range to the high one on the scale on which "
+        f"it is searched; at the right its fitness, {ranges}."
+    )
+    wide = tag("div", chart.render(), class_="wide-chart", style=None)
+    return section(
+        "All genes at once", note, tag("div", wide, class_="sideways", tabindex="0"), legend(entries)
+    )
+
+
+def ancestry(view: View) -> list[TrialState]:
+    """The winner and, step by step, the fittest parent of each, back to a trial without parents."""
+    if view.best is None:
+        return []
+    line, trials = [view.best.trial], view.state.trials
+    while True:
+        parents = line[-1].origin.get("parents")
+        known = [trials[each] for each in parents if each in trials] if isinstance(parents, list) else []
+        known = [trial for trial in known if trial.id < line[-1].id]  # parents were asked before
+        if not known:
+            return line
+        line.append(max(known, key=lambda trial: (drawable(trial.fitness) or -np.inf, -trial.id)))
+
+
+def lineage_section(view: View) -> Html | None:
+    """Who the winner was bred from, and what changed at each step; None where it has no parents."""
+    line = ancestry(view)
+    if len(line) < 2:
+        return None
+    rows = []
+    for trial, parent in zip(line, [*line[1:], None], strict=True):
+        rows.append(
+            tag(
+                "tr",
+                tag("th", f"trial {trial.id}", scope="row"),
+                tag("td", fixed(trial.fitness), class_="num"),
+                tag("td", origin_words(trial.origin), class_="bred"),
+                tag("td", _changes(view, trial, parent), class_="sizes"),
+            )
+        )
+    heads = (
+        ("trial", None),
+        ("fitness", "num"),
+        ("bred by", None),
+        ("what changed against its fittest parent", None),
+    )
+    head = tag("tr", *(tag("th", name, class_=css) for name, css in heads))
+    note = "From the winner back to where its line began; each step follows the fitter parent."
+    table = tag("table", tag("thead", head), tag("tbody", *rows))
+    return section("Lineage of the winner", note, tag("div", table, class_="plain"))
+
+
+def _changes(view: View, trial: TrialState, parent: TrialState | None) -> Html | str:
+    if parent is None:
+        return "–"
+    moved = []
+    for gene in view.space.genes:
+        old, new = parent.config.get(gene.name), trial.config.get(gene.name)
+        before, after = place_of(gene, old), place_of(gene, new)
+        if before is not None and after is not None and before != after:
+            moved.append((abs(after - before), gene.name, old, new))
+    moved.sort(key=lambda change: -change[0])
+    texts = [f"{name} {short(old, 3)} → {short(new, 3)}" for _, name, old, new in moved[:MOST_CHANGES]]
+    if len(moved) > MOST_CHANGES:
+        texts.append(f"and {len(moved) - MOST_CHANGES} smaller changes")
+    return join(
+        [
+            join([tag("span", text), ", " if index < len(texts) - 1 else ""])
+            for index, text in enumerate(texts)
+        ]
+    )
+
+
+def belief_section(view: View) -> Html | None:
+    """What speaks for and against the winner: noise over seeds, and short trainings against long ones."""
+    curves = [
+        [
+            value
+            for epoch in sorted(trial.reports)
+            if (value := drawable((trial.reports[epoch] or {}).get("fitness"))) is not None
+        ]
+        for trial in view.state.finished
+    ]
+    agreement = rank_agreement([curve for curve in curves if curve])
+    words = [_noise_words(view)]
+    if not agreement:
+        words.append(
+            "There are too few whole trials yet to say how well short trainings rank like long ones."
+        )
+        return section("How far to believe it", None, *(tag("p", text, class_="note") for text in words))
+    half = agreement[(len(agreement) - 1) // 2]
+    words.append(
+        f"Rank agreement (Spearman) of the fitness reached after {half.epoch} of {agreement[-1].epoch} epochs with "
+        f"the final one: {half.spearman:.2f} (90 % interval {half.low:.2f} to {half.high:.2f})."
+    )
+    if half.low < LOW_AGREEMENT:
+        words.append(
+            "Trainings of half the length rank otherwise than whole ones here, so whole ones may rank otherwise than "
+            "production's long ones too: genes that matter late (warm-up, decay, late augmentation) mislead most. "
+            "Train the best few in full before one is believed."
+        )
+    return section(
+        "How far to believe it",
+        None,
+        *(tag("p", text, class_="note") for text in words),
+        _agreement_chart(agreement),
+        legend([("line", "curve-best", "rank agreement with the end"), ("line", "curve", "90 % interval")]),
+    )
+
+
+def _agreement_chart(agreement: list[Agreement]) -> Html:
+    low = min(0.0, *(each.low for each in agreement))
+    chart = Chart(
+        Axis(1.0, float(max(agreement[-1].epoch, 2)), whole=True),
+        Axis(low, 1.0),
+        "Rank agreement of each epoch with the end",
+        "epoch",
+        "Spearman",
+        height=180,
+    )
+    for css, values in (
+        ("curve", [each.low for each in agreement]),
+        ("curve", [each.high for each in agreement]),
+        ("curve-best", [each.spearman for each in agreement]),
+    ):
+        chart.line([(float(each.epoch), value) for each, value in zip(agreement, values, strict=True)], css)
+    return chart.render()
+
+
+def _noise_words(view: View) -> str:
+    groups: dict[int, list[float]] = {}
+    for scored in view.scored:
+        first = scored.trial.origin.get("replicates_of", scored.trial.id)
+        groups.setdefault(int(first), []).append(scored.fitness)
+    repeated = {first: values for first, values in groups.items() if len(values) > 1}
+    if not repeated:
+        return (
+            "Every configuration was trained once, under one seed: how much of the winner's lead is luck can't be "
+            "told from this run."
+        )
+    spread = np.sqrt(np.mean([np.var(values, ddof=1) for values in repeated.values()]))
+    text = (
+        f"{len(repeated)} configurations were trained under several seeds: the fitness of one varies by "
+        f"{short(float(spread), 2)} (standard deviation) from seed to seed."
+    )
+    best, start = _repeats(view.best, repeated), _repeats(view.start, repeated)
+    if best and start:
+        gain = np.mean(best) - np.mean(start)
+        error = float(spread) * np.sqrt(1 / len(best) + 1 / len(start))
+        text += (
+            f" The winner's mean is {fixed(float(np.mean(best)))}, the start's {fixed(float(np.mean(start)))}: a "
+            f"gain of {fixed(float(gain))} ± {short(1.645 * error, 2)} (90 %)."
+        )
+    return text
+
+
+def _repeats(scored: Scored | None, repeated: dict[int, list[float]]) -> list[float]:
+    if scored is None:
+        return []
+    return repeated.get(int(scored.trial.origin.get("replicates_of", scored.trial.id)), [scored.fitness])
+
+
+def failures_section(view: View) -> Html | None:
+    """Why trials failed and were tried again, the most frequent reason first; None where all went well."""
+    reasons: Counter[str] = Counter()
+    retries: Counter[str] = Counter()
+    example: dict[str, int] = {}
+    for trial in view.state.trials.values():
+        if trial.status == "failed" or (trial.status != "running" and trial.fitness is None):
+            reasons[trial.reason or "no reason given"] += 1
+            example.setdefault(trial.reason or "no reason given", trial.id)
+        for reason in trial.retries:
+            retries[reason or "no reason given"] += 1
+            example.setdefault(reason or "no reason given", trial.id)
+    if not reasons and not retries:
+        return None
+    every: list[tuple[str, Any]] = sorted((reasons + retries).items(), key=lambda item: (-item[1], item[0]))
+    rows = [
+        tag(
+            "tr",
+            tag("td", reason, class_="sizes"),
+            tag("td", reasons[reason] or "–", class_="num"),
+            tag("td", retries[reason] or "–", class_="num"),
+            tag("td", f"trial {example[reason]}"),
+        )
+        for reason, _ in every
+    ]
+    heads = (("reason", None), ("failed", "num"), ("tried again", "num"), ("for example", None))
+    head = tag("tr", *(tag("th", name, class_=css) for name, css in heads))
+    table = tag("table", tag("thead", head), tag("tbody", *rows))
+    return section(
+        "What went wrong",
+        "Reasons of trials that failed, and of attempts that were repeated.",
+        tag("div", table, class_="plain"),
+    )
