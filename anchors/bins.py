@@ -17,10 +17,10 @@ DISTINCT = 200_000
 """Distinct shapes up to which each has a bin of its own."""
 
 _FINEST = 1e-9  # smallest side of a cell, as a share of the range; row × columns + column still fits 63 bits
-_CELLS = 1024  # cells along the longer side of the grid over very many shapes
+_CELLS = 400  # cells along the longer side of the grid over very many shapes
 _ROWS = 1 << 17  # shapes read at once
-_HEAVY = 0.002  # share of the boxes with one exact width or height, from which on it has a row of its own
-_ATOMS = 64  # most such rows
+_HEAVY = 0.02  # share of the boxes with one exact width or height, from which on it has a row of its own
+_ATOMS = 4  # most such rows
 _WIDER = 1 + 1e-9  # one cell then holds all
 _GRAINS = 2.0**36
 _MARKS = 1 << 24  # cells of a grid up to which their occupation is marked in a table

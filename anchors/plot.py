@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 from numpy.typing import ArrayLike
 
@@ -73,7 +74,78 @@ def plot_anchors(
     figure.savefig(path)
 
 
-def _draw_density(figure: Figure, axes: Any, wh: Floats, anchors: Floats) -> None:
+def plot_before_after(
+    wh: ArrayLike,
+    before: ArrayLike,
+    after: ArrayLike,
+    path: str | PathLike[str] | IO[bytes],
+    *,
+    threshold: float = 4.0,
+) -> None:
+    """Draw two sets of anchors side by side over the same shapes, on the same axes, each with its reach.
+
+    Args:
+        wh: (N, 2) px.
+        before: (levels, per_level, 2) px, on the left.
+        after: (levels, per_level, 2) px, on the right.
+        path: As `plot_anchors` has it.
+        threshold: Largest ratio of sides of a match: the reach of an anchor is a square on log axes.
+
+    Raises:
+        AnchorError: there are no boxes, an array has another shape, or a side that is not finite and positive.
+        OSError: the file can't be written.
+    """
+    shapes = check_wh(wh)
+    if not len(shapes):
+        raise AnchorError("there are no boxes to draw")
+    sets = [check_anchors(anchors).reshape(np.shape(anchors)) for anchors in (before, after)]
+    figure = Figure(figsize=(14, 6.6), dpi=130, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2)
+    together = np.concatenate([one.reshape(-1, 2) for one in sets])
+    for axes, name, levels in zip(panels, ("before", "after"), sets, strict=True):
+        _draw_density(figure, axes, shapes, together, bar=axes is panels[-1])
+        _draw_reach(axes, levels, threshold)
+        measured = evaluate(shapes, levels, threshold)
+        axes.set_title(
+            f"{name}:  recall {measured.bpr:.4f}  ·  fitness {measured.fitness:.4f}"
+            f"  ·  IoU {measured.mean_best_iou:.3f}",
+            loc="left",
+            fontsize=11,
+            color=_INK,
+            pad=8,
+        )
+    figure.suptitle(
+        f"{len(shapes):,} boxes; dashed: within reach of an anchor at threshold {threshold:g}",
+        x=0.02,
+        ha="left",
+        fontsize=10,
+        color="#666666",
+    )
+    for axes, levels in zip(panels, sets, strict=True):
+        _draw_levels(figure, axes, levels)
+    figure.savefig(path)
+
+
+def _draw_reach(axes: Any, levels: Floats, threshold: float) -> None:
+    for index, level in enumerate(levels):
+        for w, h in level:
+            corner, size = (w / threshold, h / threshold), (threshold - 1 / threshold)
+            axes.add_patch(
+                Rectangle(
+                    corner,
+                    w * size,
+                    h * size,
+                    fill=False,
+                    linestyle=(0, (4, 3)),
+                    linewidth=0.8,
+                    alpha=0.55,
+                    edgecolor=_LEVELS[index % len(_LEVELS)],
+                )
+            )
+
+
+def _draw_density(figure: Figure, axes: Any, wh: Floats, anchors: Floats, *, bar: bool = True) -> None:
     logs = np.log(np.concatenate([wh, anchors]))
     margin = 0.06 * max(float(np.ptp(logs)), 1.0)
     low, high = np.exp(logs.min(axis=0) - margin), np.exp(logs.max(axis=0) + margin)
@@ -88,9 +160,10 @@ def _draw_density(figure: Figure, axes: Any, wh: Floats, anchors: Floats) -> Non
     greys = colormaps["Greys"](np.linspace(0.12, 0.72, 256))
     mesh = axes.pcolormesh(*edges, shown, cmap=ListedColormap(greys), norm=norm, linewidth=0)
     mesh.set_rasterized(True)
-    bar = figure.colorbar(mesh, ax=axes, shrink=0.6, aspect=28, pad=0.02)
-    bar.set_label("boxes", color=_INK)
-    bar.outline.set_visible(False)
+    if bar:
+        scale = figure.colorbar(mesh, ax=axes, shrink=0.6, aspect=28, pad=0.02)
+        scale.set_label("boxes", color=_INK)
+        scale.outline.set_visible(False)
     for side, axis in enumerate((axes.xaxis, axes.yaxis)):
         ticks = [tick for tick in _TICKS if low[side] <= tick <= high[side]]
         axis.set_ticks(ticks, labels=[str(tick) for tick in ticks])

@@ -99,7 +99,7 @@ def start_command_run(
     check_new_folder(folder)
     spec = chosen_trainer(options, note)
     space = Space(spec.genes)
-    settings = _settings(spec, options, resources.gpus)
+    settings = _settings(spec, options)
     _check_words(spec, settings, local=resources.address is None)
     used = spec.fields()
     if options.data and "data" not in used:
@@ -182,7 +182,7 @@ def _with_values(
     )
 
 
-def _settings(spec: CommandSpec, options: CommandOptions, gpus: float) -> dict[str, Any]:
+def _settings(spec: CommandSpec, options: CommandOptions) -> dict[str, Any]:
     data = absolute_source(options.data) if options.data else None
     if data is None and "data" in spec.fields():
         raise CommandError(f"{spec.name}: DATA must be given, since its command names {{data}}")
@@ -195,7 +195,6 @@ def _settings(spec: CommandSpec, options: CommandOptions, gpus: float) -> dict[s
         "image_size": options.image_size or usual.get("image_size", 640),
         "seed": options.seed,
         "device": options.device,
-        "gpus": gpus,
         "cwd": str(Path.cwd()),
         TRAINER: spec.to_dict(),
     }

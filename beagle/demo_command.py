@@ -18,7 +18,7 @@ def demo(
     seed: Annotated[int, typer.Option("--seed")] = 0,
 ) -> None:
     """Fit anchors, evolve a small detector, and export it, on handwritten digits: nothing is downloaded."""
-    from beagle.anchors_command import show_figures
+    from beagle.anchors_report import show_choice
     from beagle.evolve_command import finish
     from beagle.export_command import show_export
     from beagle.folders import unused_folder
@@ -42,7 +42,7 @@ def demo(
         seed=seed,
     )
     found = start_run(folder, options, Resources(cpus=1.0, concurrent=concurrent), console.note)
-    show_figures(found)
+    show_choice(found)
     console.err.rule(f"2. evolution: {trials} trainings, {concurrent} at once")
     state = finish(folder, as_json=False)
     console.err.rule("3. export")

@@ -90,6 +90,16 @@ def evolve(
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     workers: Annotated[int, typer.Option("--workers", help="Loader processes per trial.")] = 0,
+    cache: Annotated[
+        str, typer.Option("--cache", help="Keep decoded images in ram, on disk, or off.")
+    ] = "ram",
+    rect: Annotated[bool, typer.Option("--rect", help="Rectangular batches; no mosaics.")] = False,
+    multi_scale: Annotated[
+        bool, typer.Option("--multi-scale", help="Batches of 0.5 to 1.5 times the image size.")
+    ] = False,
+    pipeline: Annotated[
+        str, typer.Option("--pipeline", help="Augment on the cpu, the device, or auto: a GPU with room.")
+    ] = "auto",
     cpus: Annotated[float, typer.Option("--cpus", help="CPUs per trial.")] = 1.0,
     gpus: Annotated[float, typer.Option("--gpus", help="GPUs per trial; 0.5 lets two share one.")] = 0.0,
     concurrent: Annotated[int | None, typer.Option("--concurrent", help="Most trials at once.")] = None,
@@ -143,6 +153,10 @@ def evolve(
             "assignment": assignment,
             "device": device,
             "workers": workers,
+            "cache": cache,
+            "rect": rect,
+            "multi_scale": multi_scale,
+            "pipeline": pipeline,
             "weights": str(Path(weights).resolve()) if weights else None,
         },
         seed=seed,
@@ -172,6 +186,7 @@ def gene_names(text: str) -> tuple[str, ...]:
 NOT_OF_A_COMMAND = (
     *("anchors", "optimizer", "schedule", "weights", "workers"),
     *("activation", "attention", "dropblock", "anchors_from", "loss", "box_loss", "assignment"),
+    *("cache", "rect", "multi_scale", "pipeline"),
 )
 
 

@@ -5,15 +5,11 @@ said, never dropped in silence.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from beagle.rescale import Length
+from beagle.export_training import Training, Written, lost_note, rate_note, unknown_modules, weights_note
 from evolve.export import HERE, shell_variable
 from model.spec import ModelSpec, spec_to_yaml
-
-ADAM_FACTOR = 0.1
-"""Beagle's trainer starts Adam's kinds at a tenth of lr0; these programs take lr0 as it is."""
 
 SHARED = (
     *("lr0", "momentum", "weight_decay", "cls", "cls_pw", "obj", "obj_pw", "iou_t", "anchor_t", "fl_gamma"),
@@ -31,58 +27,8 @@ SHARED = (
         "mixup",
     ),
 )
+OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 LATER = ("lrf", "warmup_epochs", "warmup_momentum", "warmup_bias_lr", "mosaic", "copy_paste")
-
-
-@dataclass(frozen=True)
-class Training:
-    """The production training that is exported.
-
-    Attributes:
-        hyp: Under Beagle's names, for production's length.
-        spec: The model with its anchors.
-        length: Epochs and batch.
-        settings: Of the run: image_size, optimizer, schedule, seed, weights.
-        data: What the command reads by default.
-        start: Name of the file of starting weights in the folder; empty for none.
-    """
-
-    hyp: Mapping[str, float]
-    spec: ModelSpec
-    length: Length
-    settings: Mapping[str, Any]
-    data: str
-    start: str = ""
-
-    @property
-    def adam(self) -> bool:
-        """Whether the optimiser is one of Adam's kinds."""
-        return bool(self.settings.get("optimizer", "sgd") != "sgd")
-
-
-@dataclass(frozen=True)
-class Written:
-    """A training in a program's own words.
-
-    Attributes:
-        hyp: Its hyperparameters, under its own keys.
-        names: Its key to Beagle's name, for all that is carried over.
-        command: Words of its training.
-        texts: File name to text.
-        variables: Of the script: name to default; None must be set.
-        directory: Where it runs.
-        notes: What could not be carried, and what the user must know.
-        model_file: The file that holds the anchors.
-    """
-
-    hyp: dict[str, Any]
-    names: dict[str, str]
-    command: list[str]
-    texts: dict[str, str]
-    variables: dict[str, str | None] = field(default_factory=dict)
-    directory: str = ""
-    notes: list[str] = field(default_factory=list)
-    model_file: str = "model.yaml"
 
 
 def write_beagle(training: Training) -> Written:
@@ -106,8 +52,10 @@ def write_beagle(training: Training) -> Written:
     words = ["beagle", "train", shell_variable("DATA"), "--model", "model.yaml", "--hyp", "hyp.yaml"]
     for name, value in options.items():
         words += [f"--{name}", str(value)]
+    words += [f"--{name}" for name in ("rect", "multi-scale") if settings.get(name.replace("-", "_"))]
     # model.yaml holds the anchors, so production need not fit any: 0 keeps the model's.
     return Written(
+        format="beagle",
         hyp={**training.hyp, "anchors": 0},
         names={name: name for name in training.hyp if name != "anchors"},
         command=words,
@@ -121,7 +69,7 @@ def write_yolov5(training: Training) -> Written:
     keys = {name: name for name in (*LATER[:1], *SHARED, *LATER[1:], "box")}
     hyp = _carried(training, keys)
     settings = training.settings
-    optimizer = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[settings.get("optimizer", "sgd")]
+    optimizer = training.optimizer_there("YOLOv5", OPTIMIZERS)
     words = [*_yolov5_words(training), "--imgsz", str(settings["image_size"]), "--optimizer", optimizer]
     words += [
         "--seed",
@@ -137,6 +85,7 @@ def write_yolov5(training: Training) -> Written:
     if training.hyp["label_smoothing"]:
         words += ["--label-smoothing", f"{training.hyp['label_smoothing']:g}"]
     return Written(
+        format="yolov5",
         hyp=hyp,
         names=keys,
         command=words,
@@ -145,9 +94,10 @@ def write_yolov5(training: Training) -> Written:
         directory=shell_variable("YOLOV5"),
         notes=[
             "train.sh runs YOLOv5's train.py: set YOLOV5 to the folder that holds it.",
-            *_adam_note(training),
-            *_weights_note(training, "YOLOv5"),
+            *rate_note(training),
+            *weights_note(training, "YOLOv5"),
             "label_smoothing is an option of the command, not a key of hyp.yaml.",
+            *lost_note(training, {*keys, "label_smoothing"}),
         ],
     )
 
@@ -167,8 +117,7 @@ def write_scaled_yolov4(training: Training) -> Written:
         "--name",
         "run",
     ]
-    optimizer = settings.get("optimizer", "sgd")
-    if training.adam:
+    if training.optimizer_there("Scaled-YOLOv4", {"sgd": "", "adam": "--adam", "adamw": "--adam"}):
         words.append("--adam")
     usual = {"lrf": 0.2, "warmup_epochs": 3.0, "warmup_momentum": 0.9, "warmup_bias_lr": 0.1, "mosaic": 1.0}
     lost = [f"{name} {training.hyp[name]:g} (it uses {value:g})" for name, value in usual.items()]
@@ -179,15 +128,17 @@ def write_scaled_yolov4(training: Training) -> Written:
         "train.sh runs Scaled-YOLOv4's train.py: set SCALED_YOLOV4 to the folder that holds it.",
         f"The program has these built in and reads no key for them: {', '.join(lost)}.",
         "The seed can't be carried: the program sets its own.",
-        *_adam_note(training),
-        *_weights_note(training, "Scaled-YOLOv4"),
-        *_unknown_modules(training.spec, "Scaled-YOLOv4", SCALED_MODULES),
+        *rate_note(training),
+        *weights_note(training, "Scaled-YOLOv4"),
+        *unknown_modules(training.spec, "Scaled-YOLOv4", SCALED_MODULES),
+        *lost_note(training, {*keys.values(), *usual, "copy_paste", "label_smoothing"}),
     ]
     if settings.get("schedule", "linear") == "linear":
         notes.append("The linear schedule can't be carried: the program's is a cosine.")
-    if optimizer == "adamw":
+    if training.optimizer == "adamw":
         notes.append("AdamW can't be carried: the program has Adam, whose weight decay acts otherwise.")
     return Written(
+        format="scaled-yolov4",
         hyp=hyp,
         names=keys,
         command=words,
@@ -222,7 +173,7 @@ def write_ultralytics(training: Training) -> Written:
     lost = ("box", "cls", "cls_pw", "obj", "obj_pw", "iou_t", "anchor_t", "fl_gamma", "label_smoothing")
     keys = {name: name for name in (*SHARED, *LATER) if name not in lost}
     settings = training.settings
-    optimizer = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[settings.get("optimizer", "sgd")]
+    optimizer = training.optimizer_there("Ultralytics", {**OPTIMIZERS, "rmsprop": "RMSProp"})
     # The program stops mosaics some epochs before the end unless told otherwise; the trials did not.
     hyp = {**_carried(training, keys), "close_mosaic": 0}
     given = {
@@ -240,6 +191,7 @@ def write_ultralytics(training: Training) -> Written:
     }
     values = ", ".join(f"{name} {training.hyp[name]:g}" for name in lost)
     return Written(
+        format="ultralytics",
         hyp=hyp,
         names=keys,
         command=["yolo", "train", *(f"{key}={value}" for key, value in given.items())],
@@ -248,9 +200,10 @@ def write_ultralytics(training: Training) -> Written:
             f"Ultralytics' losses are others, so these stay at its defaults: {values}.",
             "Its detectors have no anchors: model.yaml is the same network with its own head; the evolved "
             "anchors are in beagle_model.yaml.",
-            *_adam_note(training),
-            *_weights_note(training, "Ultralytics"),
-            *_unknown_modules(training.spec, "Ultralytics", ULTRALYTICS_MODULES),
+            *rate_note(training),
+            *weights_note(training, "Ultralytics"),
+            *unknown_modules(training.spec, "Ultralytics", ULTRALYTICS_MODULES),
+            *lost_note(training, {*keys, *lost}),
         ],
         model_file="beagle_model.yaml",
     )
@@ -280,7 +233,7 @@ def _yolov5_words(training: Training) -> list[str]:
 
 
 def _carried(training: Training, keys: Mapping[str, str]) -> dict[str, Any]:
-    factor = ADAM_FACTOR if training.adam else 1.0
+    factor = training.rate_share
     rates = ("lr0", "warmup_bias_lr")
     return {
         key: float(f"{training.hyp[name] * factor:.5g}")
@@ -288,33 +241,6 @@ def _carried(training: Training, keys: Mapping[str, str]) -> dict[str, Any]:
         else training.hyp[name]
         for key, name in keys.items()
     }
-
-
-def _adam_note(training: Training) -> list[str]:
-    if not training.adam:
-        return []
-    return [
-        "lr0 (and warmup_bias_lr) is a tenth of the evolved: Beagle takes a tenth for Adam's kinds by itself."
-    ]
-
-
-def _weights_note(training: Training, program: str) -> list[str]:
-    notes = [
-        f"best.pt holds tensors under the names that {program} uses, but no pickled classes of that program, so its "
-        "--weights does not take it: the training begins from random weights, as long trainings do."
-    ]
-    if training.start:
-        notes.append(f"The trials began from {training.start}; {program} is not given it.")
-    return notes
-
-
-def _unknown_modules(spec: ModelSpec, program: str, known: frozenset[str]) -> list[str]:
-    unknown = sorted({row.module for row in spec.rows} - known)
-    if not unknown:
-        return []
-    return [
-        f"model.yaml names {', '.join(unknown)}, which {program} does not have: it needs another model there."
-    ]
 
 
 FORMATS: Mapping[str, Callable[[Training], Written]] = {

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anchors import AnchorFit, fit, metrics
+from anchors import fit, metrics
+from anchors.jitter import jitter
+from beagle.anchors_report import Judged
+from beagle.box_sources import gather_boxes, read_sources
 from dataset import Dataset, load
+from dataset.parallel import MapFiles
 from model.spec import ModelSpec, load_spec, round_image_size
+from trainer.autoanchor import TARGET_BPR, Choice, choose
 from trainer.config import Hyperparameters
-
-TARGET_BPR = 0.98
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,27 +49,99 @@ def load_inputs(data: str, model: str, image_size: int, note: Callable[[str], No
     spec = load_spec(model, classes=len(dataset.names))
     for line in (*dataset.notes, *spec.notes):
         note(line)
+    return Inputs(dataset, spec, _rounded(image_size, spec, note))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What `beagle anchors` is asked for.
+
+    Attributes:
+        data: Sources of boxes, see `beagle.box_sources`.
+        weights: What each of them counts as a whole; empty: every box counts alike.
+        model: A model of the zoo or a YAML file: levels, strides and the anchors to better.
+        image_size: px.
+        threshold: Largest side ratio of a match.
+        per_level: Anchors of a level; 0 for the model's number.
+        seed: Of the search.
+        mode: "fit", or "keep" to judge the model's own.
+        jitter: Boxes are seen scaled by 1 ± this, 0..0.99.
+        ray: Address of a Ray cluster that reads the files, "local" for one on this machine, None for no Ray.
+    """
+
+    data: tuple[str, ...]
+    weights: tuple[float, ...]
+    model: str
+    image_size: int
+    threshold: float = 4.0
+    per_level: int = 0
+    seed: int = 0
+    mode: str = "fit"
+    jitter: float = 0.0
+    ray: str | None = None
+
+
+def reader(ray: str | None) -> MapFiles | None:
+    """What spreads the reading of label files over a Ray cluster; None where no cluster is named."""
+    if ray is None:
+        return None
+    from evolve.ray_session import ray_map
+
+    return partial(ray_map, address=None if ray == "local" else ray)
+
+
+def judge(
+    request: Fit, note: Callable[[str], None], progress: Callable[[float], None] | None = None
+) -> tuple[Judged, ModelSpec]:
+    """Read boxes and model, judge the model's anchors, and fit others where that is asked for.
+
+    Args:
+        request: What is asked for.
+        note: Told what was mended and rounded, a line each.
+        progress: Told the share done.
+
+    Raises:
+        DataError: A source can't be read.
+        ModelError: The model can't be.
+        AnchorError: No anchors can be fitted to such boxes.
+        CommandError: The weights are not one for each source.
+    """
+    sources = read_sources(request.data, note, reader(request.ray))
+    classes = max((len(source.names) for source in sources), default=0)
+    spec = load_spec(request.model, classes=classes or None)
+    for line in spec.notes:
+        note(line)
+    size = _rounded(request.image_size, spec, note)
+    boxes = gather_boxes(sources, request.weights, size)
+    own = np.asarray(spec.anchors, dtype=np.float64)
+    shapes, weights = boxes.wh, boxes.weights
+    if request.jitter:
+        shapes = jitter(boxes.wh, np.random.default_rng(request.seed), scale=request.jitter, limit=size)
+        weights = None if weights is None else np.tile(weights, len(shapes) // len(boxes.wh))
+    before = metrics.evaluate(shapes, own, request.threshold, weights)
+    if request.mode == "keep":
+        return Judged(boxes, own, Choice(own, before, before, None), spec.strides, request.threshold), spec
+    wanted = request.per_level or own.shape[1]
+    found = fit(
+        shapes,
+        len(own),
+        wanted,
+        request.threshold,
+        TARGET_BPR,
+        request.seed,
+        start=own if wanted == own.shape[1] else None,
+        progress=progress,
+        weights=weights,
+    )
+    choice = Choice(found.anchors, before, found.after, found)
+    return Judged(boxes, own, choice, spec.strides, request.threshold), spec
+
+
+def _rounded(image_size: int, spec: ModelSpec, note: Callable[[str], None]) -> int:
     rounded = round_image_size(image_size, spec.grid)
     if rounded != image_size:
         note(f"image size {image_size} is no multiple of {spec.grid}: {rounded} is used")
-    return Inputs(dataset, spec, rounded)
-
-
-@dataclass(frozen=True, eq=False)
-class FittedAnchors:
-    """Anchors for a model on a data set.
-
-    Attributes:
-        anchors: (levels, per_level, 2) px.
-        before: The model's own, judged on the same boxes.
-        after: The same figures for `anchors`.
-        fitted: The fit; None where the model's own were kept.
-    """
-
-    anchors: NDArray[np.float64]
-    before: metrics.AnchorMetrics
-    after: metrics.AnchorMetrics
-    fitted: AnchorFit | None
+    return rounded
 
 
 def fit_anchors(
@@ -76,7 +151,7 @@ def fit_anchors(
     hyp: Hyperparameters | None = None,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
-) -> FittedAnchors:
+) -> Choice:
     """A model's anchors judged on a data set, and refitted as `mode` says.
 
     Args:
@@ -89,14 +164,13 @@ def fit_anchors(
     Raises:
         AnchorError: Fewer distinct shapes than anchors.
     """
-    wh_px = inputs.data.shapes(inputs.image_size)
     hyp = hyp or Hyperparameters()
-    own = np.asarray(inputs.spec.anchors, dtype=np.float64)
-    levels, per_level = own.shape[0], hyp.anchors or own.shape[1]
-    same = per_level == own.shape[1]
-    before = metrics.evaluate(wh_px, own, hyp.anchor_t)
-    if mode == "keep" or (mode == "auto" and same and before.bpr >= TARGET_BPR):
-        return FittedAnchors(own, before, before, None)
-    start = own if same else None
-    fitted = fit(wh_px, levels, per_level, hyp.anchor_t, seed=seed, start=start, progress=progress)
-    return FittedAnchors(fitted.anchors, before, fitted.after, fitted)
+    return choose(
+        inputs.data.shapes(inputs.image_size),
+        np.asarray(inputs.spec.anchors, dtype=np.float64),
+        mode=mode,
+        per_level=hyp.anchors,
+        threshold=hyp.anchor_t,
+        seed=seed,
+        progress=progress,
+    )

@@ -44,6 +44,12 @@ OPTIONAL_GENES: Mapping[str, tuple[float, float, bool, bool]] = {
     "label_smoothing": (0.0, 0.2, False, False),
     "perspective": (0.0, 0.001, False, False),
     "fliplr": (0.0, 1.0, False, False),
+    "cutmix": (0.0, 1.0, False, False),
+    "copy_paste": (0.0, 1.0, False, False),
+    "erasing": (0.0, 1.0, False, False),
+    "cutout": (0.0, 1.0, False, False),
+    "hide_and_seek": (0.0, 1.0, False, False),
+    "gridmask": (0.0, 1.0, False, False),
 }
 """Genes that are evolved when the user names them."""
 

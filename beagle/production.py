@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from beagle.data_yaml import data_files
-from beagle.export_formats import FORMATS, Training
+from beagle.export_formats import FORMATS
+from beagle.export_training import Training
 from beagle.folders import CommandError
 from beagle.rescale import Length, nominal_step, rescale
 from beagle.verification import VERIFY, expectation
@@ -27,7 +28,7 @@ from trainer.config import Hyperparameters
 
 PRODUCTION_EPOCHS = 300
 PUBLISHED_NOMINAL_BATCH = 64
-START = "start.pt"
+START = "start"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def _detector_files(
     data, notes = _data(settings["data"])
     images = state.header.get("data", {}).get("images") or (len(data.train.images) if data else None)
     hyp, length, why = _rescaled(settings, trial_hyp, images, wanted, name)
-    start = START if settings.get("weights") else ""
+    begun = settings.get("weights")
+    start = START + Path(begun).suffix if begun else ""
     training = Training(hyp, spec, length, settings, settings["data"], start)
     written = FORMATS[name](training)
     texts = dict(written.texts)
@@ -135,12 +137,12 @@ def _detector_files(
         more, about = data_files(data, target, absolute=name == "scaled-yolov4")
         texts |= more
         notes += about if name != "beagle" else []
-    texts[VERIFY] = expectation(state, best, written, trial_hyp, name)
+    texts[VERIFY] = expectation(state, best, written, trial_hyp, training)
     return ExportFiles(
         command=written.command,
         hyp=written.hyp,
         texts=texts,
-        copies={START: Path(settings["weights"])} if start else {},
+        copies={start: Path(begun)} if begun else {},
         notes=[*why, *written.notes, *notes],
         directory=written.directory,
         variables=written.variables,

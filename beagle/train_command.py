@@ -90,6 +90,18 @@ def train(
     ] = 1.0,
     pictures: Annotated[bool, typer.Option(help="Draw batches, predictions and curves.")] = True,
     augment: Annotated[bool, typer.Option(help="Augment the training images.")] = True,
+    cache: Annotated[
+        str, typer.Option("--cache", help="Keep decoded images in ram, on disk, or off.")
+    ] = "ram",
+    rect: Annotated[
+        bool, typer.Option("--rect", help="Batches in the least shape that holds their images; no mosaics.")
+    ] = False,
+    multi_scale: Annotated[
+        bool, typer.Option("--multi-scale", help="Batches of 0.5 to 1.5 times the image size.")
+    ] = False,
+    pipeline: Annotated[
+        str, typer.Option("--pipeline", help="Augment on the cpu, the device, or auto: a GPU with room.")
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a detector and keep its best and last checkpoints."""
@@ -134,6 +146,10 @@ def train(
         val_fraction=val_fraction,
         pictures=pictures,
         augment=augment,
+        cache=cache,
+        rect=rect,
+        multi_scale=multi_scale,
+        pipeline=pipeline,
     )
     console.err.print(f"training {model} on {data} at {image_size} px; results in {config.out}")
 

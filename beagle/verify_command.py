@@ -21,7 +21,7 @@ def verify(
 ) -> None:
     """Check the hashes, measure the weights, and train for a few epochs from the folder alone."""
     from beagle.folders import CommandError
-    from beagle.verification import Finding, VerifyError, check_hashes, read_expectation
+    from beagle.verification import Finding, VerifyError, check_hashes, other_versions, read_expectation
     from beagle.verification import verify as run_checks
     from beagle.verify_run import verify_command_export
 
@@ -29,6 +29,8 @@ def verify(
         raise CommandError(f"epochs >= 0 must hold, but got {epochs}")
     facts = check_hashes(folder)
     console.note(f"{len(facts['files'])} files are as they were exported")
+    for line in other_versions(facts):
+        console.note(line)
     checks = verify_command_export if read_expectation(folder)["format"] == "command" else run_checks
     findings: list[Finding] = list(checks(folder, data, epochs, device))
     bad = [finding for finding in findings if not finding.holds]

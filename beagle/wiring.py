@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from beagle.fitting import FittedAnchors, fit_anchors, load_inputs
+from beagle.fitting import fit_anchors, load_inputs
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import build_space
 from beagle.production import provenance
@@ -24,6 +24,7 @@ from evolve.ledger import OnEvent
 from evolve.resources import Resources
 from evolve.space import EvolveError
 from evolve.trainable import Assignment, Outcome, Report
+from trainer.autoanchor import Choice
 from trainer.config import Hyperparameters, TrainConfig
 
 SAMPLED_SHAPES = 2000
@@ -78,7 +79,7 @@ def start_run(
     resources: Resources,
     note: Callable[[str], None],
     check: Callable[[], object] | None = None,
-) -> FittedAnchors:
+) -> Choice:
     """Make a run folder whose journal holds the header: all that a driver needs.
 
     Args:
@@ -109,7 +110,8 @@ def start_run(
         **options.training,
         "hyp": options.hyp.to_dict(),
     }
-    config = TrainConfig.from_dict({**training, "out": str(folder)})  # refused now rather than in every trial
+    # Refused now rather than in every trial.
+    config = TrainConfig.from_dict({**training, "out": str(folder), "devices": devices_of(resources.gpus)})
     if config.weights and not Path(config.weights).is_file():
         raise CommandError(f"{config.weights}: there are no such weights to start from")
     fitted = fit_anchors(inputs, mode=options.anchors, hyp=options.hyp, seed=options.seed)
@@ -198,6 +200,11 @@ def drive(folder: Path, on_event: OnEvent | None = None) -> RunState:
     return run_evolution(folder, objective, on_event, between_trainings)
 
 
+def devices_of(gpus: float) -> int:
+    """How many processes train one trial together: one for each of its GPUs, else one."""
+    return max(int(gpus), 1)
+
+
 def between_trainings() -> str | None:
     """Called in a worker after each trial: what torch keeps for good would fall to the next one."""
     if "torch" not in sys.modules:
@@ -227,8 +234,9 @@ def train_detector(assignment: Assignment, report: Report) -> Outcome:
     settings |= {"hyp": {**settings["hyp"], **assignment.config}, "out": str(out), "resume": resume}
     if "anchors" in assignment.config:
         settings["anchors"] = "auto"  # the gene asks for a number per level, so each trial fits its own
-    config = TrainConfig.from_dict(settings | {"threads": max(int(assignment.cpus), 1)})
-    result = train(config, report=report)
+    devices = devices_of(assignment.gpus)  # several GPUs of a trial share each batch
+    settings |= {"threads": max(int(assignment.cpus) // devices, 1), "devices": devices}
+    result = train(TrainConfig.from_dict(settings), report=report, pieces=2**assignment.micro_batch_halvings)
     run_folder = Path(assignment.folder).parents[1]
     diverged = result.status == "diverged"
     return Outcome(

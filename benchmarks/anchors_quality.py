@@ -20,14 +20,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans as euclidean_kmeans
 
 from anchors import AnchorMetrics, fit, metrics
+from benchmarks.published_refinement import euclidean_kmeans, refine
 
 Floats = NDArray[np.float64]
 
 ANCHORS, THRESHOLD, IMAGE_SIZE = 9, 4.0, 640
-GENERATIONS, SHARE, SPREAD = 1000, 0.9, 0.1  # of the published refinement
 
 # The fitnesses that the project set out to match: the highest known before this search was written, to four digits.
 BEST_KNOWN = {
@@ -68,26 +67,7 @@ def scaled(rows: Floats) -> Floats:
 
 def published(wh: Floats, rng: np.random.Generator) -> Floats:
     """Anchors (9, 2) of the published refinement."""
-    deviation = wh.std(axis=0)
-    centres, _ = euclidean_kmeans(wh / deviation, ANCHORS, iter=30, rng=rng)
-    anchors: Floats = centres * deviation
-    if len(anchors) < ANCHORS:  # clusters may run empty
-        anchors = np.concatenate([anchors, rng.choice(wh, ANCHORS - len(anchors))])
-    fitness = fitness_of(wh, anchors)
-    for _ in range(GENERATIONS):
-        step = (
-            (rng.random(anchors.shape) < SHARE) * rng.random() * rng.standard_normal(anchors.shape) * SPREAD
-        )
-        child = np.maximum(anchors * np.clip(1 + step, 0.3, 3.0), 2.0)
-        if (value := fitness_of(wh, child)) > fitness:
-            anchors, fitness = child, value
-    return anchors
-
-
-def fitness_of(wh: Floats, anchors: Floats) -> float:
-    # Only what the refinement needs, so that its time is not inflated by the other figures.
-    best = metrics.best_ratio(wh, anchors)
-    return float((best * (best > 1 / THRESHOLD)).mean())
+    return refine(wh, euclidean_kmeans(wh, ANCHORS, rng), rng, THRESHOLD)
 
 
 def timed_published(wh: Floats, seeds: int) -> tuple[list[AnchorMetrics], float]:

@@ -12,6 +12,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from numpy.typing import NDArray
 
 from dataset.dataset import Split
 from dataset.images import ImageFacts
+from dataset.polygons import Polygons
 from dataset.sources import Fault, Survey
 
-_VERSION = 1
+_VERSION = 2
+_PACKED = ("points", "rings", "labels", "images")  # of outlines
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +77,20 @@ def build_key(survey: Survey) -> str:
     """A digest over all that a result depends on but the images: lists, names, and each label file's content."""
     digest = hashlib.sha256(f"{_VERSION}\0{survey!r}".encode(errors="surrogateescape"))
     labels = dict.fromkeys(item.label for item in survey.items if item.label)
-    for path in [*labels, *(path for _, path in survey.files)]:
-        try:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").digest()
-        except OSError:
-            content = b"unreadable"
-        digest.update(content)
+    paths = [*labels, *(path for _, path in survey.files)]
+    # Opening and reading release the interpreter's lock, so that threads help.
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for content in pool.map(_digest_file, paths, chunksize=256):
+            digest.update(content)
     return digest.hexdigest()
+
+
+def _digest_file(path: Path) -> bytes:
+    try:
+        with path.open("rb", buffering=0) as file:
+            return hashlib.sha256(file.read()).digest()
+    except OSError:
+        return b"unreadable"
 
 
 def place_entry(source: Path) -> Path:
@@ -98,7 +107,7 @@ def read_entry(path: Path) -> Entry | None:
             meta: dict[str, Any] = json.loads(stored["meta"].tobytes())
             if meta["version"] != _VERSION:
                 return None
-            return _unpack(meta, {name: stored[name] for name in ("numbers", "owners", "counts", "rows")})
+            return _unpack(meta, {name: stored[name] for name in stored.files if name != "meta"})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile) as error:
@@ -151,6 +160,9 @@ def _pack(entry: Entry) -> dict[str, NDArray[Any]]:
         "counts": np.array([len(rows) for rows in labels], dtype=np.int64),
         "rows": np.concatenate(labels) if labels else np.zeros((0, 5), np.float32),
     }
+    for split in splits:
+        if split.polygons is not None:
+            arrays |= {f"{split.name}/{part}": getattr(split.polygons, part) for part in _PACKED}
     return arrays
 
 
@@ -164,7 +176,9 @@ def _unpack(meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Entry:
         owners = arrays["owners"][start : start + count]
         images = tuple(paths[owner] for owner in owners.tolist())
         sizes = arrays["numbers"][owners, 2:].astype(np.int32)
-        splits[name] = Split(name, images, sizes, tuple(labels[start : start + count]))
+        parts = [arrays[f"{name}/{part}"] for part in _PACKED if f"{name}/{part}" in arrays]
+        polygons = Polygons(*parts) if parts else None
+        splits[name] = Split(name, images, sizes, tuple(labels[start : start + count]), polygons)
         start += count
     examined = Examined(
         name=meta["name"],

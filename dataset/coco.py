@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 
 from dataset.dataset import DataError
+from dataset.polygons import Rings
 from dataset.sources import UNSPLIT, Fault, RawImage, RawSet, Survey, load_json, read_number, split_of
 
 _IMAGE_FOLDERS = ("img", "images", "JPEGImages", "Images", "imgs", "data")
 _PATTERNS = ("instances_*.json", "*.json")
 _BOX = 4
+
+_Row = tuple[list[float], int, Rings]
 
 
 def survey_file(path: Path) -> Survey:
@@ -125,19 +128,21 @@ def _read_split(
             )
             continue
         marked = rows.get(_key(image.get("id")), [])
-        array = np.array([row for row, _ in marked], dtype=np.float64).reshape(-1, 5)
+        array = np.array([row for row, _, _ in marked], dtype=np.float64).reshape(-1, 5)
         width, height = read_number(image.get("width")), read_number(image.get("height"))
         said_wh = (round(width), round(height)) if 0 < width < 1 << 24 and 0 < height < 1 << 24 else None
-        marks = tuple(mark for _, mark in marked)
-        yield RawImage(split, finder.find(image["file_name"]), path, array, marks, said_wh)
+        marks = tuple(mark for _, mark, _ in marked)
+        outlines = tuple(rings for _, _, rings in marked)
+        outlines = outlines if any(outlines) else ()
+        yield RawImage(split, finder.find(image["file_name"]), path, array, marks, said_wh, outlines)
 
 
 def _gather_rows(
     path: Path, content: dict[str, Any], classes: dict[int, int], faults: list[Fault]
-) -> dict[str, list[tuple[list[float], int]]]:
-    """Rows (class, x1, y1, x2, y2) with their place in the list, by image."""
+) -> dict[str, list[_Row]]:
+    """Rows (class, x1, y1, x2, y2) with their place in the list and their outlines, by image."""
     identities = [image.get("id") for image in content["images"] if isinstance(image, dict)]
-    rows: dict[str, list[tuple[list[float], int]]] = {_key(one): [] for one in identities if one is not None}
+    rows: dict[str, list[_Row]] = {_key(one): [] for one in identities if one is not None}
     for index, annotation in enumerate(content["annotations"]):
         fault = _judge(annotation, rows, classes)
         if fault is not None:
@@ -146,8 +151,22 @@ def _gather_rows(
             continue
         x, y, w, h = (read_number(value) for value in annotation["bbox"])
         row = [float(classes[annotation["category_id"]]), x, y, x + w, y + h]
-        rows[_key(annotation["image_id"])].append((row, index))
+        rows[_key(annotation["image_id"])].append((row, index, _read_outline(annotation)))
     return rows
+
+
+def _read_outline(annotation: dict[str, Any]) -> Rings:
+    """The polygons of an annotation; none where it has a mask, or anything in them is no number."""
+    polygons = annotation.get("segmentation")
+    rings = []
+    for polygon in polygons if isinstance(polygons, list) else []:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            return ()
+        ring = np.array([read_number(value) for value in polygon]).reshape(-1, 2)
+        if not np.isfinite(ring).all():
+            return ()
+        rings.append(ring)
+    return tuple(rings)
 
 
 def _judge(annotation: object, images: dict[str, Any], classes: dict[int, int]) -> tuple[str, str] | None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset.polygons import Polygons
+
 
 def one_line(message: str) -> str:
     """A message without line breaks, which file names and other people's texts may bring into it."""
@@ -30,12 +32,14 @@ class Split:
         sizes: (N, 2) width and height in px of each image as ``cv2.imread`` gives it (turned as its EXIF says).
         labels: N arrays (n_i, 5): class, cx, cy, w, h, normalised to 0..1 by the image's own width and height. Every
             box lies in its image and has an area; an image without objects has an array (0, 5).
+        polygons: Outlines of the labels, where the source has any (YOLO segments, COCO polygons); else None.
     """
 
     name: str
     images: tuple[Path, ...]
     sizes: NDArray[np.int32]
     labels: tuple[NDArray[np.float32], ...]
+    polygons: Polygons | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -81,6 +85,7 @@ class Dataset:
         fingerprint: sha256 (hex) over the class names, and for each image of each split its file name, size, content
             and labels. Folders and times do not enter, so that a copy on another machine has the same fingerprint.
             Images over 1 MiB enter by their length and their first and last 512 KiB.
+            Of outlines only the boxes around them enter.
     """
 
     name: str

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dataset import coco, voc, yolo
 from dataset.dataset import DataError
+from dataset.parallel import MapFiles
 from dataset.sources import RawSet, Survey
 
 _YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
@@ -16,6 +17,13 @@ READERS: Mapping[str, Callable[[Survey], RawSet]] = {
     "voc": voc.read_labels,
     "yolo": yolo.read_labels,
 }
+
+
+def read_labels(survey: Survey, map_files: MapFiles | None = None) -> RawSet:
+    """What the label files of a survey say; `map_files` spreads the reading of many (see `dataset.load`)."""
+    if survey.kind == "yolo":
+        return yolo.read_labels(survey, map_files)
+    return READERS[survey.kind](survey)
 
 
 def survey(source: Path) -> Survey:

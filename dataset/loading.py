@@ -7,21 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dataset import digits
 from dataset.cache import Entry, Examined, build_key, cache_folder, place_entry, read_entry, write_entry
 from dataset.dataset import DataError, Dataset, Split
-from dataset.formats import READERS, survey
+from dataset.formats import read_labels, survey
 from dataset.images import gather_facts
 from dataset.mending import find_leaks, mend, summarise
+from dataset.parallel import MapFiles
+from dataset.polygons import pack_polygons
 from dataset.sources import UNSPLIT, Fault, RawImage, Survey
 
 _SPLITS = ("train", "val", "test")
 _HELD_OUT = 5  # one image in five
 
 
-def load(source: str | Path, *, cache: bool = True) -> Dataset:
+def load(source: str | Path, *, cache: bool = True, map_files: MapFiles | None = None) -> Dataset:
     """Read a detection data set.
 
     Faults that can be mended are mended, and each kind has a line in ``notes``; ``dataset.check`` lists them singly.
@@ -30,12 +31,15 @@ def load(source: str | Path, *, cache: bool = True) -> Dataset:
         source: A data.yaml (YOLO), an instances.json (COCO), a folder of VOC, COCO or YOLO files or one that holds
             such a folder, or "digits" for the built-in set.
         cache: Whether to remember what was read in the user's cache folder, and to use what is remembered there.
+        map_files: Applies a picklable function to each item of a list and gives the results in order, elsewhere if it
+            likes: `evolve.ray_session.ray_map` spreads the reading over a cluster that sees the same files. By
+            default processes of this machine read, where there are many files.
 
     Raises:
         DataError: There is no such file, it is no data set, it has no usable training image or box, or a class is out
             of range; the message says in which file and line.
     """
-    examined = examine(source, cache=cache)
+    examined = examine(source, cache=cache, map_files=map_files)
     fatal = [fault for fault in examined.faults if fault.fatal]
     if fatal:
         more = f" (and {len(fatal) - 1} more such faults)" if len(fatal) > 1 else ""
@@ -50,7 +54,7 @@ def load(source: str | Path, *, cache: bool = True) -> Dataset:
     )
 
 
-def examine(source: str | Path, *, cache: bool = True) -> Examined:
+def examine(source: str | Path, *, cache: bool = True, map_files: MapFiles | None = None) -> Examined:
     """Read a data set and judge it, without refusing what is faulty.
 
     Raises:
@@ -61,36 +65,42 @@ def examine(source: str | Path, *, cache: bool = True) -> Examined:
             found = replace(survey(digits.build_digits(cache_folder() / digits.FOLDER)), name="digits")
         else:
             found = survey(Path(source).expanduser().absolute())
-        return _examine_cached(found) if cache else _examine(found, None)
+        return _examine_cached(found, map_files) if cache else _examine(found, None, map_files)
     except OSError as error:
         raise DataError(f"{error.filename or source} cannot be read: {error.strerror}") from error
 
 
-def _examine_cached(found: Survey) -> Examined:
+def _examine_cached(found: Survey, map_files: MapFiles | None) -> Examined:
     place, key = place_entry(found.source), build_key(found)
     entry = read_entry(place)
     if entry and entry.key == key and gather_facts(entry.facts, entry.facts) == entry.facts:
         return entry.examined
-    examined = _examine(found, entry)
+    examined = _examine(found, entry, map_files)
     # A missing image may turn up anywhere, which no digest would notice: such a result serves for its facts only.
     is_whole = not any(fault.what == "missing image" for fault in examined.faults)
     write_entry(place, Entry(key if is_whole else "", examined.facts, examined))
     return examined
 
 
-def _examine(found: Survey, entry: Entry | None) -> Examined:
-    raw = READERS[found.kind](found)
+def _examine(found: Survey, entry: Entry | None, map_files: MapFiles | None) -> Examined:
+    raw = read_labels(found, map_files)
     facts = gather_facts((image.path for image in raw.images), entry.facts if entry else {})
     mended = mend(raw, facts)
     notes = [*found.notes, *raw.notes]
-    images, labels = _divide(mended.images, mended.labels, notes)
+    images, order = _divide(mended.images, notes)
     splits = {}
     for name in _SPLITS:
         chosen = [index for index, image in enumerate(images) if image.split == name]
         if chosen:
             paths = tuple(images[index].path for index in chosen)
             sizes = np.array([(facts[path].width, facts[path].height) for path in paths], dtype=np.int32)
-            splits[name] = Split(name, paths, sizes, tuple(labels[index] for index in chosen))
+            labels = tuple(mended.labels[order[index]] for index in chosen)
+            # An image without any outline has one empty entry for each of its labels.
+            outlines = [mended.outlines[order[index]] for index in chosen]
+            packed = pack_polygons(
+                found or ((),) * len(rows) for found, rows in zip(outlines, labels, strict=True)
+            )
+            splits[name] = Split(name, paths, sizes, labels, packed)
     faults = [
         *found.faults,
         *raw.faults,
@@ -111,26 +121,28 @@ def _examine(found: Survey, entry: Entry | None) -> Examined:
     )
 
 
-def _divide(
-    images: Sequence[RawImage], labels: Sequence[NDArray[np.float32]], notes: list[str]
-) -> tuple[list[RawImage], list[NDArray[np.float32]]]:
-    """Give each image a split, so that there is always something to learn from and something to be judged on."""
-    images, labels = list(images), list(labels)
+def _divide(images: Sequence[RawImage], notes: list[str]) -> tuple[list[RawImage], list[int]]:
+    """Give each image a split, so that there is always something to learn from and something to be judged on.
+
+    Returns:
+        The images with their splits, and for each its place in `images`.
+    """
+    order = list(range(len(images)))
     images = [replace(image, split="train") if image.split == UNSPLIT else image for image in images]
     present = {image.split for image in images}
     if "val" in present or "train" not in present:
-        return images, labels
+        return images, order
     if "test" in present:
         notes.append("no val split: test is used as val")
-        return [replace(image, split="val") if image.split == "test" else image for image in images], labels
+        return [replace(image, split="val") if image.split == "test" else image for image in images], order
     if len(images) == 1:
         notes.append("no val split, and one image alone: it is used as train and as val")
-        return [*images, replace(images[0], split="val")], labels * 2
+        return [*images, replace(images[0], split="val")], order * 2
     # By the name's hash: the same images on every machine, whatever order a file system lists them in.
-    order = sorted(range(len(images)), key=lambda index: _rank(images[index].path))
-    held_out = frozenset(order[: max(1, round(len(images) / _HELD_OUT))])
+    ranked = sorted(order, key=lambda index: _rank(images[index].path))
+    held_out = frozenset(ranked[: max(1, round(len(images) / _HELD_OUT))])
     notes.append(f"no val and no test split: {len(held_out)} of {len(images)} images are held out as val")
-    return [replace(image, split="val") if i in held_out else image for i, image in enumerate(images)], labels
+    return [replace(image, split="val") if i in held_out else image for i, image in enumerate(images)], order
 
 
 def _rank(path: Path) -> tuple[bytes, str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dataset.dataset import one_line
 from dataset.images import ImageFacts
+from dataset.polygons import Rings
 from dataset.sources import Fault, RawImage, RawSet
 
 # Four decimals, the fewest that tools write, can put an edge this far over the border of an image by rounding alone.
@@ -41,11 +42,13 @@ class Mended:
     Attributes:
         images: The usable images.
         labels: For each, (n, 5) class, cx, cy, w, h, normalised and within the image.
+        outlines: For each, the normalised rings of its n labels; empty when none has any.
         faults: What was wrong.
     """
 
     images: tuple[RawImage, ...]
     labels: tuple[NDArray[np.float32], ...]
+    outlines: tuple[tuple[Rings, ...], ...]
     faults: tuple[Fault, ...]
 
 
@@ -59,7 +62,7 @@ def mend(raw: RawSet, facts: Mapping[Path, ImageFacts]) -> Mended:
     faults: list[Fault] = []
     images = tuple(image for image in raw.images if _is_readable(image, facts, faults))
     if not images:
-        return Mended((), (), tuple(faults))
+        return Mended((), (), (), tuple(faults))
     sizes = np.array(
         [(facts[image.path].width, facts[image.path].height) for image in images], dtype=np.float64
     )
@@ -79,7 +82,23 @@ def mend(raw: RawSet, facts: Mapping[Path, ImageFacts]) -> Mended:
     for image, found in zip(images, labels, strict=True):
         if not len(found):
             faults.append(Fault(image.path, None, "image without labels", "kept as background"))
-    return Mended(images, labels, tuple(faults))
+    kept_here = np.split(keep, np.searchsorted(owners, np.arange(1, len(images))))
+    outlines = tuple(
+        _mend_outlines(image, here, size if raw.pixels else np.ones(2))
+        for image, here, size in zip(images, kept_here, sizes, strict=True)
+    )
+    return Mended(images, labels, outlines, tuple(faults))
+
+
+def _mend_outlines(image: RawImage, keep: NDArray[np.bool_], unit: NDArray[np.float64]) -> tuple[Rings, ...]:
+    """The outlines of the rows of an image that are kept, normalised and within the image."""
+    if not image.outlines:
+        return ()
+    return tuple(
+        tuple((ring / unit).clip(0.0, 1.0) for ring in rings)
+        for rings, kept in zip(image.outlines, keep.tolist(), strict=True)
+        if kept
+    )
 
 
 def _is_readable(image: RawImage, facts: Mapping[Path, ImageFacts], faults: list[Fault]) -> bool:

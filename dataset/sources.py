@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from dataset.dataset import DataError
+from dataset.polygons import Rings
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 UNSPLIT = ""  # the split of images that no list or folder assigns to one
@@ -101,6 +102,7 @@ class RawImage:
         rows: (n, 5) class, x1, y1, x2, y2 (corners; NaN where a row could not be read).
         marks: n line numbers (or places in a COCO annotation list), -1 where unknown.
         said_wh: Width and height that the labels claim for the image, where they do.
+        outlines: Rings of each row, in the units of the rows; empty when no row has any.
     """
 
     split: str
@@ -109,6 +111,7 @@ class RawImage:
     rows: NDArray[np.float64]
     marks: tuple[int, ...]
     said_wh: tuple[int, int] | None = None
+    outlines: tuple[Rings, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

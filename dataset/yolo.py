@@ -1,11 +1,11 @@
 """YOLO txt: one text file per image, one row ``class cx cy w h`` per box, normalised by the image's width and height.
 
 Layouts: a data.yaml whose entries are folders or list files, and folders without one (``images/`` and ``labels/``,
-with ``train.txt`` lists or split folders if there are any). A row of a class and three points or more is a segment;
-its bounding box is taken.
+with ``train.txt`` lists or split folders if there are any). A row of a class and three points or more is a segment:
+an outline, and the box around it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.dataset import DataError
+from dataset.parallel import MapFiles, map_parts
+from dataset.polygons import Rings
 from dataset.sources import (
     IMAGE_SUFFIXES,
     SPLIT_WORDS,
@@ -221,19 +223,19 @@ def survey_folder(folder: Path) -> Survey | None:
     )
 
 
-def read_labels(survey: Survey) -> RawSet:
-    """The label rows of every image that a survey lists. A row that cannot be read is left out and reported."""
-    raw = RawSet(survey.names or (), (), pixels=False)
-    images = []
-    for item in survey.items:
-        try:
-            rows, marks = _read_rows(item.label, raw.faults) if item.label else (np.zeros((0, 5)), ())
-        except DataError as error:
-            raw.faults.append(
-                Fault(item.label or item.image, None, f"unreadable label file: {error}", "image left out")
-            )
-            continue
-        images.append(RawImage(item.split, item.image, item.label or item.image, rows, marks))
+def read_labels(survey: Survey, map_files: MapFiles | None = None) -> RawSet:
+    """The label rows of every image that a survey lists. A row that cannot be read is left out and reported.
+
+    Args:
+        survey: What to read.
+        map_files: Applies a function to each of many items, elsewhere where it likes; by default processes of this
+            machine do, where there are enough files for that to help.
+    """
+    parts = map_parts(_read_part, survey.items, map_files)
+    raw = RawSet(
+        survey.names or (), (), pixels=False, faults=[fault for _, faults in parts for fault in faults]
+    )
+    images = [image for images, _ in parts for image in images]
     names = survey.names
     if names is None:
         highest = max((int(image.rows[:, 0].max()) for image in images if len(image.rows)), default=-1)
@@ -242,8 +244,29 @@ def read_labels(survey: Survey) -> RawSet:
     return RawSet(names, tuple(images), pixels=False, faults=raw.faults, notes=raw.notes)
 
 
-def _read_rows(path: Path, faults: list[Fault]) -> tuple[NDArray[np.float64], tuple[int, ...]]:
-    rows, marks = [], []
+def _read_part(items: Sequence[Item]) -> tuple[list[RawImage], list[Fault]]:
+    """The label rows of some images, and what is wrong with them."""
+    images, faults = list[RawImage](), list[Fault]()
+    for item in items:
+        try:
+            rows, marks, outlines = (
+                _read_rows(item.label, faults) if item.label else (np.zeros((0, 5)), (), ())
+            )
+        except DataError as error:
+            faults.append(
+                Fault(item.label or item.image, None, f"unreadable label file: {error}", "image left out")
+            )
+            continue
+        label = item.label or item.image
+        images.append(RawImage(item.split, item.image, label, rows, marks, outlines=outlines))
+    return images, faults
+
+
+def _read_rows(
+    path: Path, faults: list[Fault]
+) -> tuple[NDArray[np.float64], tuple[int, ...], tuple[Rings, ...]]:
+    """Rows, their lines, and their outlines (empty when no row is a segment)."""
+    rows, marks, outlines = [], [], list[Rings]()
     for number, line in read_lines(path):
         try:
             row = np.array(line.split(), dtype=np.float64)
@@ -260,7 +283,9 @@ def _read_rows(path: Path, faults: list[Fault]) -> tuple[NDArray[np.float64], tu
         else:
             rows.append(_segment_to_corners(row) if is_segment else _box_to_corners(row))
             marks.append(number)
-    return np.array(rows, dtype=np.float64).reshape(-1, 5), tuple(marks)
+            outlines.append((row[1:].reshape(-1, 2),) if is_segment else ())
+    table = np.array(rows, dtype=np.float64).reshape(-1, 5)
+    return table, tuple(marks), tuple(outlines) if any(outlines) else ()
 
 
 def _box_to_corners(row: NDArray[np.float64]) -> NDArray[np.float64]:

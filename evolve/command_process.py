@@ -117,6 +117,11 @@ class Ending:
         return self.code == 0
 
     @property
+    def signalled(self) -> bool:
+        """Whether a signal ended it."""
+        return self.code is not None and self.code > 128
+
+    @property
     def killed(self) -> bool:
         """Whether something killed it outright, as a system short of memory does."""
         return self.code == 128 + signal.SIGKILL

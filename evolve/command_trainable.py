@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evolve.command_follow import Live, follow
 from evolve.command_keeper import NOT_STARTED
 from evolve.command_process import Command, Ending, Place, explain
 from evolve.command_results import Best, Reader, Row, best_epoch
@@ -30,8 +31,6 @@ from evolve.trainable import Assignment, Outcome, Report, TrialError
 logger = logging.getLogger(__name__)
 
 OUTPUT, OUT, STATE = "output.txt", "training", "command.json"
-LOOK_S = 0.25
-MLFLOW_LOOK_S = 3.0
 TRAINER = "trainer"
 """Key of a run's settings that holds the spec of its command."""
 
@@ -49,6 +48,7 @@ class _Memory:
     attempts: int = 0
     seconds: float = 0.0
     done: bool = False
+    resumed_at: int = -1
     failure: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -81,7 +81,8 @@ class _Task:
 
     def values(self, batch: int) -> dict[str, object]:
         given = self.assignment
-        values = placeholder_values(self.spec, given.settings, given.config, os.environ)
+        settings = {**given.settings, "gpus": given.gpus}
+        values = placeholder_values(self.spec, settings, given.config, os.environ)
         values |= {
             "hyp": self.folder / (self.spec.handover.file or ""),
             "cpus": max(int(given.cpus), 1),
@@ -122,6 +123,7 @@ def run_command(assignment: Assignment, report: Report) -> Outcome:
         Path(assignment.folder),
     )
     memory = _Memory.load(task.folder / STATE, int(assignment.settings["batch_size"]))
+    _halve_for_dead_workers(task, memory)
     while not memory.done:
         began = time.monotonic()
         memory.attempts += 1
@@ -157,96 +159,57 @@ def _attempt(task: _Task, memory: _Memory, report: Report) -> Ending:
         task.folder, task.output, directory, _environment(task, values, reader), task.spec.limits.stop_s
     )
     seen = set(reader.epochs()) if resume else set()
+    memory.resumed_at = len(seen) if resume else -1
     offset = task.output.stat().st_size if task.output.exists() else 0
     if reader.results.format == "mlflow":
         make_store(reader.file)
     logger.info("in %s: %s", directory, words)
     with Command(words, place) as command:
-        code, why = _follow(task, command, _Live(reader, seen, report))
+        code, why = follow(command, Live(reader, seen, report), task.output, task.spec.limits)
     return explain(code, why, task.output, offset)
-
-
-@dataclass
-class _Live:
-    """Epochs as they come."""
-
-    reader: Reader
-    seen: set[int]
-    report: Report
-    _stamp: object = None
-
-    def look(self, *, last: bool = False) -> bool:
-        """Report what is new; whether anything was. An epoch is whole once it has its fitness or another follows."""
-        stamp = self._now()
-        if stamp == self._stamp and not last:
-            return False
-        self._stamp = stamp
-        epochs = self.reader.epochs()
-        new = [
-            e for e in epochs if e not in self.seen and (last or "fitness" in epochs[e] or e < max(epochs))
-        ]
-        for epoch in new:
-            self.seen.add(epoch)
-            self.report(epoch, epochs[epoch])
-        return bool(new)
-
-    def _now(self) -> object:
-        """Something that changes when the results may have."""
-        if self.reader.results.format == "mlflow":
-            return int(time.monotonic() / MLFLOW_LOOK_S)
-        return _stat(Path(self.reader.file) if self.reader.file else self.reader.log)
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return (0, 0)
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _follow(task: _Task, command: Command, live: _Live) -> tuple[int | None, str]:
-    """Report epochs until the command ends, or must be ended: its exit code, or None and why."""
-    limits = task.spec.limits
-    began = spoke = time.monotonic()
-    said = _stat(task.output)
-    while True:
-        code = command.wait(LOOK_S)
-        if live.look(last=code is not None) or _stat(task.output) != said:
-            spoke, said = time.monotonic(), _stat(task.output)
-        if code is not None:
-            return code, ""
-        now = time.monotonic()
-        if limits.silent_s is not None and now - spoke > limits.silent_s:
-            return None, f"the command said nothing for {limits.silent_s:g} s and was ended"
-        if limits.total_s is not None and now - began > limits.total_s:
-            return None, f"the command took more than {limits.total_s:g} s and was ended"
 
 
 def _failed(task: _Task, memory: _Memory, ending: Ending) -> Outcome | None:
     """The outcome of a bad end; None for one that is answered with a smaller batch."""
     if ending.disk_full:
         return Outcome(None, reason=ending.words, seconds=memory.seconds, halt=True)
-    failure = [ending.code, len(task.reader(memory.batch).epochs())]
+    epochs = len(task.reader(memory.batch).epochs())
+    failure = [ending.code, epochs]
     again = failure == memory.failure
     memory.failure = failure
     if ending.out_of_memory or (ending.killed and again):
-        takes_batch = "batch" in set().union(*(fields_of(word) for word in task.spec.command))
-        if takes_batch and memory.halvings < task.spec.limits.halvings and memory.batch > 1:
-            memory.halvings += 1
-            memory.batch //= 2
-            memory.failure = []
-            memory.notes.append(f"out of memory: begun anew with a batch of {memory.batch}")
-            logger.warning("%s (%s)", memory.notes[-1], ending.words)
-            _forget_checkpoint(task, memory)
-            memory.save(task.folder / STATE)
+        if _halve(task, memory, ending.words):
             return None
-        words = f"out of memory with a batch of {memory.batch}: {ending.words}"
-        return _gave_up(task, memory, words)
-    memory.save(task.folder / STATE)
+        return _gave_up(task, memory, f"out of memory with a batch of {memory.batch}: {ending.words}")
     if again or ending.code == NOT_STARTED:
         return _gave_up(task, memory, ending.words)
+    if epochs <= memory.resumed_at and ending.code is not None and not ending.signalled:
+        memory.notes.append("the last checkpoint could not be gone on from: begun anew")
+        _forget_checkpoint(task, memory)
+    memory.save(task.folder / STATE)
     raise TrialError(ending.words)
+
+
+def _halve(task: _Task, memory: _Memory, why: str) -> bool:
+    """Prepare a beginning anew with half the batch, where the command takes one and it was not halved too often."""
+    takes_batch = "batch" in set().union(*(fields_of(word) for word in task.spec.command))
+    if not takes_batch or memory.halvings >= task.spec.limits.halvings or memory.batch <= 1:
+        return False
+    memory.halvings += 1
+    memory.batch //= 2
+    memory.failure = []
+    memory.notes.append(f"out of memory: begun anew with a batch of {memory.batch}")
+    logger.warning("%s (%s)", memory.notes[-1], why)
+    _forget_checkpoint(task, memory)
+    memory.save(task.folder / STATE)
+    return True
+
+
+def _halve_for_dead_workers(task: _Task, memory: _Memory) -> None:
+    """Halve the batch as often as the driver asks, who saw workers die of want of memory."""
+    while memory.halvings < task.assignment.micro_batch_halvings:
+        if not _halve(task, memory, "the worker died of it"):
+            return
 
 
 def _gave_up(task: _Task, memory: _Memory, words: str) -> Outcome:

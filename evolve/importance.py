@@ -1,9 +1,5 @@
-"""How much each gene has to do with the fitness, and how well short trainings foretell long ones.
+"""How much each gene has to do with the fitness: figures for people to judge by, which the search does not use."""
 
-Figures about a run's trials for people to judge by; the search does not use them.
-"""
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +8,6 @@ from scipy.stats import rankdata
 
 TREES, SHUFFLES, SAMPLE = 60, 5, 500
 MIN_TRIALS = 12
-RESAMPLES = 300
-MOST_EPOCHS = 25
 
 Floats = NDArray[np.float64]
 
@@ -62,57 +56,3 @@ def importance(genes: Floats, fitness: Floats) -> Importance | None:
     total = float(raw.sum())
     shares = tuple(float(share) for share in (raw / total if total > 0 else raw))
     return Importance(shares, float(forest.oob_score_))
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How well the order of trials at an epoch agrees with their final order.
-
-    Attributes:
-        epoch: From 1.
-        spearman: Rank correlation in [-1, 1].
-        low, high: 90 % interval over resampled trials.
-    """
-
-    epoch: int
-    spearman: float
-    low: float
-    high: float
-
-
-def rank_agreement(curves: Sequence[Sequence[float]], seed: int = 0) -> list[Agreement]:
-    """Rank agreement of each epoch with the end.
-
-    Args:
-        curves: Fitness of each trial after each epoch; trials shorter than the longest are left out.
-        seed: Of the resampling.
-
-    Returns:
-        One for each epoch, for 25 even ones of more; empty for fewer than 6 whole trials, or a single epoch.
-    """
-    length = max((len(curve) for curve in curves), default=0)
-    whole = np.array([curve for curve in curves if len(curve) == length], dtype=np.float64)
-    if len(whole) < 6 or length < 2:
-        return []
-    # A trial is judged by its best epoch so far, as it would be if it had been stopped there.
-    reached = np.maximum.accumulate(whole, axis=1)
-    draws = np.random.default_rng(seed).integers(0, len(whole), (RESAMPLES, len(whole)))
-    shown = np.unique(np.linspace(0, length - 1, MOST_EPOCHS).round().astype(int))
-    end = reached[:, -1]
-    found = []
-    for epoch in shown:
-        now = reached[:, epoch]
-        resampled = _spearman(now[draws], end[draws])
-        low, high = np.quantile(resampled, (0.05, 0.95))
-        found.append(Agreement(int(epoch) + 1, float(_spearman(now, end)), float(low), float(high)))
-    return found
-
-
-def _spearman(a: Floats, b: Floats) -> Floats:
-    """Rank correlation along the last axis; 0 where one of the two is constant."""
-    a, b = rankdata(a, axis=-1), rankdata(b, axis=-1)
-    a, b = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
-    scale = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
-    found: Floats = np.zeros_like(scale)
-    np.divide((a * b).sum(-1), scale, out=found, where=scale > 0)
-    return found

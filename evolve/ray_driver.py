@@ -8,8 +8,8 @@ by the ledger, as a new trial of Tune's with the same folder, where the worker f
 import json
 import logging
 import os
-import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections import deque
@@ -45,6 +45,7 @@ TUNE_ENVIRONMENT = {
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "86400",
 }
 LOOK_S = 1.0  # between two looks at requests to stop and at silent trials
+CLEAN_S = 120.0  # that a worker may take to tidy up after a trial
 SPARED = 8  # trials that ended last and are kept whole
 COUNT_S = 5.0  # between two looks at what the cluster holds
 
@@ -78,10 +79,12 @@ def run_evolution(
     with Journal(folder / "journal.jsonl") as journal:
         forget_stop(folder)  # one for a driver of before
         ledger = Ledger(folder, journal, on_event)
-        if not ledger.complete:
-            _drive(ledger, _trainable(objective, between_trials, ledger), Resources.of(ledger.state))
-        if ledger.fault:
-            raise ledger.fault
+        try:
+            if not ledger.complete:
+                _drive(ledger, _trainable(objective, between_trials, ledger), Resources.of(ledger.state))
+        finally:
+            if ledger.fault:
+                raise ledger.fault  # whatever Tune made of it
         if not ledger.complete:
             ledger.stop("asked to stop" if ledger.stopping else "interrupted")
             if not ledger.stopping:
@@ -105,9 +108,14 @@ def session_with_room(resources: Resources) -> Iterator[None]:
 def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
     os.environ.update(TUNE_ENVIRONMENT)
     # Signals last, since Ray sets handlers of its own when it starts.
-    with connected(resources.address, resources.cpus), quiet_tune(), terminated_as_interrupted():
+    # Tune's own files are of no use to anyone, and would stumble over a run folder without room.
+    with (
+        connected(resources.address, resources.cpus),
+        tempfile.TemporaryDirectory(prefix="beagle-tune-", ignore_cleanup_errors=True) as storage,
+        quiet_tune(),
+        terminated_as_interrupted(),
+    ):
         floor = Floor(ledger, resources)
-        storage = ledger.folder / "ray"
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
             tune_config=tune.TuneConfig(
@@ -118,7 +126,7 @@ def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
             ),
             run_config=tune.RunConfig(
                 name=f"session-{ledger.state.resumes}",
-                storage_path=str(storage.resolve()),
+                storage_path=storage,
                 failure_config=tune.FailureConfig(max_failures=0),
                 callbacks=[LedgerCallback(floor)],
                 stop=LedgerStopper(floor),
@@ -126,7 +134,6 @@ def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
             ),
         )
         tuner.fit()
-        shutil.rmtree(storage, ignore_errors=True)  # the journal holds all of it
 
 
 def _trainable(objective: Objective, between_trials: BetweenTrials | None, ledger: Ledger) -> Any:
@@ -164,6 +171,7 @@ class Floor:
         self._placed: dict[str, int] = {}
         self._running: dict[int, Any] = {}
         self._silent: dict[int, str] = {}
+        self._cleaning: dict[str, tuple[Any, float]] = {}
         self._ended: deque[Any] = deque()
         epochs = (t.seconds / t.epochs for t in ledger.state.finished if t.seconds and t.epochs)
         self._watchdog = Watchdog(resources.silence_s, max(epochs, default=0.0))
@@ -176,7 +184,9 @@ class Floor:
         if now - self._counted_at > COUNT_S:
             self._counted_at = now
             self._slots = self._resources.room(nodes())
-        return self.ledger.active < self._slots
+        # A worker that still tidies up is not free: its next trial would ask for a new worker, and Tune would give up
+        # one that is just starting for it.
+        return self.ledger.active + len(self._cleaning) < self._slots
 
     def place(self, trial_id: str, assignment: Assignment) -> None:
         """Tune's `trial_id` is this attempt from now on."""
@@ -204,8 +214,13 @@ class Floor:
             self._watchdog.ended(number)
         return number
 
+    def cleans_up(self, trial: Any) -> None:
+        """An attempt has told its outcome; its worker tidies up, and must not be at it for ever."""
+        self._cleaning[trial.trial_id] = trial, time.monotonic()
+
     def done_with(self, trial: Any) -> None:
         """Tune keeps all its trials to the end; this leaves of one that ended what is small: half of 30 kB each."""
+        self._cleaning.pop(trial.trial_id, None)
         self._ended.append(trial)
         while len(self._ended) > SPARED:  # Tune still looks at those that ended just now
             old = self._ended.popleft()
@@ -229,10 +244,11 @@ class Floor:
             self.now = self.now or request == "now"
         for number in self._watchdog.hung():
             trial = self._running.get(number)
-            actor = trial.temporary_state.ray_actor if trial else None
-            if actor is not None and number not in self._silent:
+            if trial is not None and number not in self._silent and _kill(trial):
                 self._silent[number] = f"it was silent for {self._watchdog.patience_s:.0f} s, so it was ended"
-                ray.kill(actor, no_restart=True)
+        for trial_id, (trial, since) in list(self._cleaning.items()):
+            if now - since > CLEAN_S and _kill(trial):
+                del self._cleaning[trial_id]
 
 
 class LedgerSearcher(Searcher):
@@ -294,6 +310,7 @@ class LedgerCallback(Callback):
             return
         if "outcome" in result:
             self._floor.leave(trial.trial_id)
+            self._floor.cleans_up(trial)
             self._floor.ledger.ended(number, Outcome(**json.loads(result["outcome"])))
         elif "epoch_metrics" in result and "epoch" in result:
             self._floor.ledger.reported(number, int(result["epoch"]), dict(result["epoch_metrics"]))
@@ -333,6 +350,14 @@ class LedgerStopper(Stopper):
         return {}
 
 
+def _kill(trial: Any) -> bool:
+    """End the worker of a trial of Tune's; whether there was one."""
+    actor = trial.temporary_state.ray_actor
+    if actor is not None:
+        ray.kill(actor, no_restart=True)
+    return actor is not None
+
+
 def _number(trial: Any) -> int:
     return int(trial.config["trial"])
 
@@ -348,7 +373,9 @@ def _reason(trial: Any) -> str:
         return note
     if any("OutOfMemoryError" in line for line in lines):
         return "OutOfMemoryError: Ray ended the worker, since its node ran low on memory"
-    return note if not lines or any("actor died" in line for line in lines) else lines[-1].strip()[:300]
+    if not lines or any(sign in line for line in lines for sign in ("actor died", "is unavailable")):
+        return note
+    return lines[-1].strip()[:300]
 
 
 @contextmanager

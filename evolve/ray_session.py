@@ -40,6 +40,8 @@ def connected(address: str | None = None, cpus: float = 1.0) -> Iterator[None]:
     Raises:
         EvolveError: No cluster answers at the address, or none can be started here.
     """
+    for name, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     if ray.is_initialized():
         yield
         return
@@ -54,8 +56,6 @@ def connected(address: str | None = None, cpus: float = 1.0) -> Iterator[None]:
 
 
 def _join(address: str | None, cpus: float, folder: Path) -> None:
-    for name, value in RAY_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     address = address or os.environ.get(ADDRESS_VARIABLE) or None
     local = address is None
     options: dict[str, Any] = (

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from evolve.charts import Axis, Chart, Point, drawable, fixed, legend, short
-from evolve.fidelity import agreement_words
 from evolve.journal import TrialState
 from evolve.page import Html, join, section, tag
 from evolve.report_view import Scored, View, anchor_metric, box_shapes, elite
@@ -117,9 +116,7 @@ def curves_section(view: View) -> Html:
         *([("line", "curve-start", "start")] if view.start is not None else []),
         *([("line", "curve-running", "still running")] if view.state.running else []),
     ]
-    ended = [[y for _, y in curves[t.id]] for t in view.told if t.fitness is not None and t.id in curves]
-    words = [tag("p", line, class_="note") for line in agreement_words(ended, view.space.names)]
-    return section(title, "Fitness over the epochs of each trial.", chart.render(), legend(entries), *words)
+    return section(title, "Fitness over the epochs of each trial.", chart.render(), legend(entries))
 
 
 def genes_section(view: View) -> Html:

@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 
 from evolve.charts import Axis, Chart, drawable, fixed, legend, short
-from evolve.importance import Agreement, importance, rank_agreement
+from evolve.fidelity import Agreement, agreement_words, rank_agreement
+from evolve.importance import importance
 from evolve.journal import TrialState
 from evolve.page import Html, join, section, tag
-from evolve.report_view import Scored, View, place_of
-from evolve.wording import origin_words
+from evolve.report_view import View, place_of
+from evolve.wording import measured_words, origin_words
 
 PARALLEL_TRIALS = 300
 PARALLEL_HEIGHT = 230
-LOW_AGREEMENT = 0.7
+MOST_EPOCHS = 25
 MOST_CHANGES = 6
 
 
@@ -163,45 +164,28 @@ def _changes(view: View, trial: TrialState, parent: TrialState | None) -> Html |
 
 def belief_section(view: View) -> Html | None:
     """What speaks for and against the winner: noise over seeds, and short trainings against long ones."""
-    curves = [
-        [
-            value
-            for epoch in sorted(trial.reports)
-            if (value := drawable((trial.reports[epoch] or {}).get("fitness"))) is not None
-        ]
-        for trial in view.state.finished
-    ]
-    agreement = rank_agreement([curve for curve in curves if curve])
-    words = [_noise_words(view)]
-    if not agreement:
-        words.append(
-            "There are too few whole trials yet to say how well short trainings rank like long ones."
-        )
-        return section("How far to believe it", None, *(tag("p", text, class_="note") for text in words))
-    half = agreement[(len(agreement) - 1) // 2]
-    words.append(
-        f"Rank agreement (Spearman) of the fitness reached after {half.epoch} of {agreement[-1].epoch} epochs with "
-        f"the final one: {half.spearman:.2f} (90 % interval {half.low:.2f} to {half.high:.2f})."
-    )
-    if half.low < LOW_AGREEMENT:
-        words.append(
-            "Trainings of half the length rank otherwise than whole ones here, so whole ones may rank otherwise than "
-            "production's long ones too: genes that matter late (warm-up, decay, late augmentation) mislead most. "
-            "Train the best few in full before one is believed."
-        )
-    return section(
-        "How far to believe it",
-        None,
-        *(tag("p", text, class_="note") for text in words),
-        _agreement_chart(agreement),
-        legend([("line", "curve-best", "rank agreement with the end"), ("line", "curve", "90 % interval")]),
-    )
+    ended = [curve for trial in view.told if trial.fitness is not None and (curve := _fitness_curve(trial))]
+    words = [_noise_words(view), *agreement_words(ended, view.space.names)]
+    epochs = max(map(len, ended), default=0)
+    shown = np.unique(np.linspace(1, max(epochs - 1, 1), MOST_EPOCHS).round().astype(int)).tolist()
+    agreement = [found for epoch in shown if (found := rank_agreement(ended, epoch)) is not None]
+    title, notes = "How far to believe it", [tag("p", text, class_="note") for text in words]
+    if len(agreement) < 2:
+        few = "There are too few whole trials yet to say how well short trainings rank like long ones."
+        return section(title, None, *notes, tag("p", few, class_="note") if len(words) < 2 else None)
+    entries = [("line", "curve-best", "rank agreement with the end"), ("line", "curve", "95 % interval")]
+    return section(title, None, *notes, _agreement_chart(agreement), legend(entries))
+
+
+def _fitness_curve(trial: TrialState) -> list[float]:
+    rows = ((trial.reports[epoch] or {}).get("fitness") for epoch in sorted(trial.reports))
+    return [value for row in rows if (value := drawable(row)) is not None]
 
 
 def _agreement_chart(agreement: list[Agreement]) -> Html:
     low = min(0.0, *(each.low for each in agreement))
     chart = Chart(
-        Axis(1.0, float(max(agreement[-1].epoch, 2)), whole=True),
+        Axis(1.0, float(agreement[-1].full), whole=True),
         Axis(low, 1.0),
         "Rank agreement of each epoch with the end",
         "epoch",
@@ -211,43 +195,29 @@ def _agreement_chart(agreement: list[Agreement]) -> Html:
     for css, values in (
         ("curve", [each.low for each in agreement]),
         ("curve", [each.high for each in agreement]),
-        ("curve-best", [each.spearman for each in agreement]),
+        ("curve-best", [each.rho for each in agreement]),
     ):
         chart.line([(float(each.epoch), value) for each, value in zip(agreement, values, strict=True)], css)
     return chart.render()
 
 
 def _noise_words(view: View) -> str:
-    groups: dict[int, list[float]] = {}
-    for scored in view.scored:
-        first = scored.trial.origin.get("replicates_of", scored.trial.id)
-        groups.setdefault(int(first), []).append(scored.fitness)
-    repeated = {first: values for first, values in groups.items() if len(values) > 1}
-    if not repeated:
+    standings = view.state.standings()
+    if not standings:
+        return "No trial has a fitness yet."
+    best = standings[0]
+    if best.margin is None:
         return (
             "Every configuration was trained once, under one seed: how much of the winner's lead is luck can't be "
             "told from this run."
         )
-    spread = np.sqrt(np.mean([np.var(values, ddof=1) for values in repeated.values()]))
-    text = (
-        f"{len(repeated)} configurations were trained under several seeds: the fitness of one varies by "
-        f"{short(float(spread), 2)} (standard deviation) from seed to seed."
-    )
-    best, start = _repeats(view.best, repeated), _repeats(view.start, repeated)
-    if best and start:
-        gain = np.mean(best) - np.mean(start)
-        error = float(spread) * np.sqrt(1 / len(best) + 1 / len(start))
-        text += (
-            f" The winner's mean is {fixed(float(np.mean(best)))}, the start's {fixed(float(np.mean(start)))}: a "
-            f"gain of {fixed(float(gain))} ± {short(1.645 * error, 2)} (90 %)."
-        )
-    return text
-
-
-def _repeats(scored: Scored | None, repeated: dict[int, list[float]]) -> list[float]:
-    if scored is None:
-        return []
-    return repeated.get(int(scored.trial.origin.get("replicates_of", scored.trial.id)), [scored.fitness])
+    text = f"The winner: {measured_words(best)}"
+    start = next((each for each in standings if view.start and each.trial == view.start.trial.id), None)
+    if start is None or start.margin is None or start.trial == best.trial:
+        return text
+    gain, margin = best.mean - start.mean, float(np.hypot(best.margin, start.margin))
+    luck = " That may be luck." if gain < margin else ""
+    return f"{text} The start: {measured_words(start)} A gain of {fixed(gain)} ± {fixed(margin)}.{luck}"
 
 
 def failures_section(view: View) -> Html | None:

@@ -94,6 +94,8 @@ def elite(view: View) -> list[Scored]:
 
 
 def place_of(gene: Gene, value: object) -> float | None:
-    """Where a value lies in its gene's range, in [0, 1]; None where it is no number. A journal may hold any."""
+    """Where a value lies in its gene's range, in [0, 1]; None where it has no place. A journal may hold any."""
+    if gene.choices:
+        return gene.encode(value) if isinstance(value, str | int | float) and value in gene.choices else None
     number = drawable(value)
     return None if number is None else gene.encode(min(max(number, gene.low), gene.high))

@@ -109,10 +109,19 @@ def run_trial(assignment: Assignment, objective: Objective, report: Report) -> O
     Raises:
         TrialError: Another process still works in this trial's folder.
     """
+    started = time.monotonic()
+    try:
+        return _attempt(assignment, objective, report, started)
+    except OSError as error:  # from the log, too, whose last lines are written when it is closed
+        if not disk_is_full(error):
+            raise
+        return Outcome(None, reason=one_line(error), seconds=time.monotonic() - started, halt=True)
+
+
+def _attempt(assignment: Assignment, objective: Objective, report: Report, started: float) -> Outcome:
     folder = Path(assignment.folder)
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / FAILURE_NOTE
-    started = time.monotonic()
     with claim_folder(folder), log_to(folder / LOG_NAME):
         note.unlink(missing_ok=True)
         try:

@@ -1,4 +1,4 @@
-"""Boxes: conversions, the IoU family and non-maximum suppression; the only home of box formats.
+"""Boxes: conversions and the IoU family; the only home of box formats. Suppression is in `model.nms`.
 
 Formats: `xyxy` is left, top, right, bottom; `xywh` is centre x, centre y, width, height. The origin is the
 image's upper left corner and y grows downwards. Units are the caller's (pixels or grid cells) and are kept.
@@ -17,9 +17,6 @@ IouKind = Literal["iou", "giou", "diou", "ciou"]
 EPSILON = (
     1e-7  # keeps a division by a vanishing area or length finite; far under the square of any real pixel
 )
-CANDIDATES_PER_IMAGE = 30_000  # what one image may bring to NMS; the best by confidence go on
-ROWS_PER_BLOCK = 128  # rows of one suppression matrix: few enough for its temporaries to stay in the cache
-DEVICE_ROWS_PER_BLOCK = 1024  # where the number of launches costs more than the arithmetic
 
 
 def xywh_to_xyxy(xywh: Tensor) -> Tensor:
@@ -62,7 +59,7 @@ def box_iou(first: Tensor, second: Tensor) -> Tensor:
     >>> box_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]])).shape
     torch.Size([1, 1])
     """
-    return _pairwise(_planes(first), _planes(second), distance=False)
+    return pairwise_iou(as_planes(first), as_planes(second))
 
 
 def bbox_iou(first: Tensor, second: Tensor, kind: IouKind = "iou") -> Tensor:
@@ -113,193 +110,37 @@ def _aspect_penalty(first_wh: Tensor, second_wh: Tensor, iou: Tensor) -> Tensor:
     return alpha * v
 
 
-@torch.no_grad()
-def nms(xyxy: Tensor, scores: Tensor, iou: float) -> Tensor:
-    """Greedy non-maximum suppression, exactly, without a loop over the boxes.
-
-    The best box is kept, every box that overlaps it by more than `iou` is dropped, and so on with what is
-    left.
+def as_planes(xyxy: Tensor) -> Tensor:
+    """Lay out boxes for vector units, a row apiece.
 
     Args:
-        xyxy: (n, 4), any float type; half precision is computed in float32.
-        scores: (n,).
-        iou: a box is dropped when its IoU with a kept one is greater than this, in [0, 1].
+        xyxy: (n, 4).
 
     Returns:
-        (k,) int64: positions of the kept boxes by falling score. Of equal scores the lower position goes
-        first.
-
-    Raises:
-        ModelError: `iou` is outside [0, 1], or the shapes don't belong together.
-
-    >>> boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 8.0], [20.0, 0.0, 29.0, 9.0]])
-    >>> nms(boxes, torch.tensor([0.8, 0.9, 0.7]), 0.5).tolist()
-    [1, 2]
+        (5, n) left, top, right, bottom, area, in at least float32.
     """
-    _check_fraction("iou", iou)
-    if xyxy.ndim != 2 or xyxy.shape[1] != 4 or scores.shape != xyxy.shape[:1]:
-        raise ModelError(
-            "xyxy (n, 4) and scores (n,) must belong together, "
-            f"but got {tuple(xyxy.shape)} and {tuple(scores.shape)}"
-        )
-    groups = torch.zeros(len(xyxy), dtype=torch.int64, device=xyxy.device)
-    return _grouped_nms(xyxy, scores, groups, iou, most=len(xyxy))
-
-
-@torch.no_grad()
-def non_max_suppression(
-    decoded: Tensor,
-    confidence: float = 0.25,
-    iou: float = 0.45,
-    *,
-    multi_label: bool = False,
-    agnostic: bool = False,
-    max_detections: int = 300,
-    distance: bool = False,
-) -> list[Tensor]:
-    """Turn the detector's decoded output into final detections.
-
-    A detection's confidence is objectness times class probability. A detector of one class learns no class
-    (its class loss is left out), so there the objectness alone counts.
-
-    Args:
-        decoded: (batch, predictions, 5 + classes): xywh px, objectness and class probabilities in [0, 1].
-        confidence: a detection needs more than this, in [0, 1].
-        iou: a detection is dropped when its IoU with a better one is greater than this, in [0, 1].
-        multi_label: let one prediction stand for every class above `confidence` (what average precision
-            rewards), instead of for its best class only.
-        agnostic: let classes suppress each other.
-        max_detections: keep at most so many an image, the best.
-        distance: suppress by DIoU instead of IoU (arXiv 1911.08287, section 4.3), which spares neighbours.
-
-    Returns:
-        One (n, 6) tensor an image: xyxy px, confidence, class; by falling confidence. n may be 0.
-
-    Raises:
-        ModelError: a threshold is outside [0, 1], or `decoded` has another shape.
-    """
-    _check_fraction("confidence", confidence)
-    _check_fraction("iou", iou)
-    if decoded.ndim != 3 or decoded.shape[2] < 6:
-        raise ModelError(f"decoded must be (batch, predictions, 5 + classes), but got {tuple(decoded.shape)}")
-    detections = []
-    for image in decoded:
-        found = _candidates(image, confidence, multi_label=multi_label)
-        groups = torch.zeros_like(found[:, 5]) if agnostic else found[:, 5]
-        kept = _grouped_nms(found[:, :4], found[:, 4], groups, iou, most=max_detections, distance=distance)
-        detections.append(found[kept])
-    return detections
-
-
-def _check_fraction(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ModelError(f"0 <= {name} <= 1 must hold, but got {value}")
-
-
-def _candidates(image: Tensor, confidence: float, *, multi_label: bool) -> Tensor:
-    """One image's (predictions, 5 + classes) as (n, 6) rows above `confidence`, the best ones if too many."""
-    image = image[image[:, 4] > confidence].float()  # a class probability only lowers the objectness
-    scores = image[:, 4:5] if image.shape[1] == 6 else image[:, 5:] * image[:, 4:5]
-    if multi_label:
-        rows, classes = (scores > confidence).nonzero(as_tuple=True)
-        best = scores[rows, classes]
-    else:
-        best, classes = scores.max(1)
-        rows = (best > confidence).nonzero()[:, 0]
-        best, classes = best[rows], classes[rows]
-    if len(best) > CANDIDATES_PER_IMAGE:
-        top = best.argsort(descending=True, stable=True)[:CANDIDATES_PER_IMAGE]
-        rows, best, classes = rows[top], best[top], classes[top]
-    return torch.cat((xywh_to_xyxy(image[rows, :4]), best[:, None], classes[:, None].to(best.dtype)), dim=1)
-
-
-def _grouped_nms(
-    xyxy: Tensor, scores: Tensor, groups: Tensor, iou: float, *, most: int, distance: bool = False
-) -> Tensor:
-    """Greedy NMS within each group: positions of the `most` best kept boxes of all, by falling score.
-
-    Groups are told apart by their number, not by moving their boxes to separate places: that would cost the
-    coordinates their last bits, and the result its exactness.
-    """
-    order = scores.argsort(descending=True, stable=True)
-    order = order[groups[order].argsort(stable=True)]
-    kept = order[_suppress(_planes(xyxy[order]), groups[order], iou, most=most, distance=distance)]
-    kept = kept.sort().values  # so that the stable sort breaks ties by position
-    return kept[scores[kept].argsort(descending=True, stable=True)][:most]
-
-
-def _suppress(planes: Tensor, groups: Tensor, iou: float, *, most: int, distance: bool) -> Tensor:
-    """Decide the next block of rows among themselves, then drop what they suppress further down, and so on.
-
-    Only boxes that are still alive go into a block, and a group is left as soon as it has `most` boxes (its others
-    can't be among the best `most` of all), so the work is far under n²/2 on real detections.
-
-    Args:
-        planes: (5, n) from `_planes`, sorted by group, then by falling score.
-        groups: (n,) rising.
-        iou: threshold.
-        most: boxes of one group that may be kept; a few more may come back.
-        distance: suppress by DIoU.
-
-    Returns:
-        (k,) int64 columns of `planes` that are kept, rising.
-    """
-    size = ROWS_PER_BLOCK if planes.device.type == "cpu" else DEVICE_ROWS_PER_BLOCK
-    alive = torch.arange(planes.shape[1], device=planes.device)
-    kept_parts = [alive[:0]]
-    tail_name, tail_kept = math.nan, 0
-    while len(alive) and most > 0:
-        head, rest = alive[:size], alive[size:]
-        boxes, names = planes[:, head], groups[head]
-        clash = (_pairwise(boxes, boxes, distance=distance) > iou) & (names[:, None] == names)
-        kept = head[_decide(clash)]
-        kept_parts.append(kept)
-        if not len(rest):
-            break
-        # Only the block's last group goes on below it.
-        name = names[-1].item()
-        rows = kept[groups[kept] == name]
-        tail_name, tail_kept = name, len(rows) + (tail_kept if tail_name == name else 0)
-        end = int((groups[rest] == name).sum())
-        below, alive = rest[:end], rest[end:]
-        if end and tail_kept < most:
-            dropped = (_pairwise(planes[:, rows], planes[:, below], distance=distance) > iou).any(0)
-            alive = torch.cat((below[~dropped], alive))
-    return torch.cat(kept_parts)
-
-
-def _decide(clash: Tensor) -> Tensor:
-    """Greedy suppression inside one block, as the fixed point of "kept unless a kept better box clashes".
-
-    Row j depends on the rows before it only, so after step t the first t rows are right and stay so: the
-    fixed point is unique and is the greedy answer. Real chains of suppression are short, so a few steps are
-    enough.
-
-    Args:
-        clash: (n, n) bool, best row first; `[i, j]` says that i, if kept, suppresses j > i.
-
-    Returns:
-        (n,) bool.
-    """
-    before = clash.triu(1).to(torch.float32)
-    kept = torch.ones(len(clash), device=clash.device)
-    while True:
-        decided = (kept @ before == 0).to(torch.float32)
-        if torch.equal(decided, kept):
-            return kept.bool()
-        kept = decided
-
-
-def _planes(xyxy: Tensor) -> Tensor:
-    """(n, 4) xyxy as (5, n) left, top, right, bottom, area, in at least float32: a row apiece suits vector units."""
     left, top, right, bottom = (xyxy if xyxy.dtype == torch.float64 else xyxy.float()).unbind(1)
     return torch.stack((left, top, right, bottom, (right - left) * (bottom - top)))
 
 
-def _pairwise(first: Tensor, second: Tensor, *, distance: bool) -> Tensor:
-    """IoU (or DIoU) of all pairs of two tables of planes: (5, n), (5, m) -> (n, m)."""
-    left, top, right, bottom, area = first[:, :, None].unbind(0)
-    left2, top2, right2, bottom2, area2 = second[:, None, :].unbind(0)
+def pairwise_iou(first: Tensor, second: Tensor, *, distance: bool = False) -> Tensor:
+    """IoU (or DIoU) of all pairs of two tables of planes, without gradients.
+
+    Args:
+        first: (5, n) of `as_planes`.
+        second: (5, m).
+        distance: take DIoU instead.
+
+    Returns:
+        (n, m).
+    """
+    return planes_iou(first[:, :, None], second[:, None, :], distance=distance)
+
+
+def planes_iou(first: Tensor, second: Tensor, *, distance: bool = False) -> Tensor:
+    """IoU (or DIoU) of planes (5, ...) that are broadcast against each other."""
+    left, top, right, bottom, area = first.unbind(0)
+    left2, top2, right2, bottom2, area2 = second.unbind(0)
     # In place: matrices that stay in the cache make this twice as fast, and no gradient is asked of it.
     shared = torch.minimum(right, right2).sub_(torch.maximum(left, left2)).clamp_(min=0)
     height = torch.minimum(bottom, bottom2).sub_(torch.maximum(top, top2)).clamp_(min=0)

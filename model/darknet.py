@@ -1,7 +1,8 @@
 """Darknet's `.weights`: float32 numbers one after another, in the order of the convolutions of its configuration.
 
 Nothing in the file is named, so a model must say the order. It is that of the rows, and a level's prediction comes
-right after the row that feeds it; inside a block the order is that of the configuration that the block stands for.
+right after the row that feeds it. Models of the family "darknet" compute what darknet does; YOLOv3 and its likes are
+here as YOLOv5's program has them, and are given darknet's activation, epsilon and decoding for its weights.
 
 Source: the layout is that of darknet's `load_weights`: a header; then, per convolution, bias (or shift, scale,
 running mean and running variance), then the kernel.
@@ -16,18 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.blocks import BATCH_NORM_EPS
 from model.detector import Detector
 from model.rows import ModelError
 from model.spec import ModelSpec, load_spec
 
-DARKNET_EPS = 1e-5  # what darknet adds to a variance; ours adds more, so scales are made up for it
 MAX_CLASSES = 10_000
-CHILDREN: dict[str, tuple[str, ...]] = {
-    "C3": ("cv2", "cv1", "m", "cv3"),
-    "BottleneckCSP": ("cv2", "cv1", "m", "cv3", "cv4"),
-}
-"""Order of the parts of a block that darknet writes otherwise than we do: the branch past the bottlenecks first."""
+FAMILY = "darknet"
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,14 @@ class _Piece:
     @property
     def count(self) -> int:
         return prod(self.shape) + self.shape[0] * (4 if self.norm else 1)
+
+
+def as_darknet(spec: ModelSpec) -> ModelSpec:
+    """The model as darknet computes it; one of its family is taken as it is."""
+    if spec.options.family == FAMILY:
+        return spec
+    raw = spec.to_dict() | {"family": FAMILY, "activation": "nn.LeakyReLU(0.1)"}
+    return load_spec({**raw, "scale_xy": [1.0] * len(spec.strides)})
 
 
 def is_darknet(path: Path) -> bool:
@@ -116,8 +119,8 @@ def _convolutions(prefix: str, module: nn.Module) -> Iterator[_Piece]:
     if isinstance(children.get("conv"), nn.Conv2d) and isinstance(children.get("bn"), nn.BatchNorm2d):
         yield _Piece(f"{prefix}.conv", f"{prefix}.bn", tuple(children["conv"].get_parameter("weight").shape))
         return
-    for name in CHILDREN.get(type(module).__name__, tuple(children)):
-        yield from _convolutions(f"{prefix}.{name}", children[name])
+    for name, child in children.items():
+        yield from _convolutions(f"{prefix}.{name}", child)
 
 
 def _tensors(piece: _Piece, numbers: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> dict[str, Tensor]:
@@ -127,8 +130,6 @@ def _tensors(piece: _Piece, numbers: np.ndarray[tuple[int, ...], np.dtype[np.flo
     if piece.norm is None:
         return {f"{piece.kernel}.bias": values[:out]} | kernel
     shift, scale, mean, variance = values[: 4 * out].view(4, out)
-    # The same function with our larger epsilon, in training too as far as a batch is like the average.
-    scale = scale * ((variance + BATCH_NORM_EPS) / (variance + DARKNET_EPS)).sqrt()
     names = ("weight", "bias", "running_mean", "running_var")
     norm = dict(zip((f"{piece.norm}.{name}" for name in names), (scale, shift, mean, variance), strict=True))
     return norm | kernel

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.blocks import BATCH_NORM_EPS
 from model.detector import Detector
 from model.spec import ModelError, ModelSpec, load_spec
 from model.weights import Checkpoint
@@ -73,7 +72,9 @@ def transfer(
         ModelError: nothing fits.
     """
     own = {name: tensor for name, tensor in detector.state_dict().items() if "anchor" not in name}
-    given = _with_norms(checkpoint.state, own)
+    given = _with_eps(
+        _with_norms(checkpoint.state, own, detector.spec.options.about.eps), checkpoint, detector
+    )
     classes = _match_classes(detector, names, checkpoint)
     filled: dict[str, Tensor] = {}
     fresh: dict[str, str] = {}
@@ -105,7 +106,7 @@ def transfer(
         fresh=fresh,
         unused=tuple(name for name in given if name not in own),
         share=numbers / total,
-        notes=(*classes.notes, *checkpoint.notes),
+        notes=(*classes.notes, *checkpoint.notes, *_other_decoding(detector.spec, checkpoint.spec)),
     )
 
 
@@ -114,15 +115,18 @@ def build_from(checkpoint: Checkpoint, model: ModelSpec | None = None) -> tuple[
 
     Args:
         checkpoint: of `model.weights.read_checkpoint`.
-        model: the model, where the checkpoint does not say it; its number of classes and its anchors don't matter.
+        model: the model, where the checkpoint does not say it; its number of classes and its anchors don't matter
+            where the checkpoint has them.
 
     Raises:
         ModelError: the model is not known, or the checkpoint has not all of it, or more.
     """
-    spec = model or checkpoint.spec
+    spec = checkpoint.spec or model  # what a checkpoint says of its model goes before what is said of it
     if spec is None:
         said = "".join(f" ({note})" for note in checkpoint.notes)
-        raise ModelError(f"{checkpoint.path} does not say which model it is of{said}: say the model")
+        raise ModelError(
+            f"{checkpoint.path} does not say which model it is of{said}: say it (beagle model convert --model)"
+        )
     spec = load_spec(spec, anchors=checkpoint.anchors_for(spec.strides))
     with torch.device("meta"):
         classes = _count_classes(checkpoint, Detector(spec))
@@ -142,6 +146,14 @@ class _Classes:
     ours: int
     theirs: int | None
     notes: tuple[str, ...] = ()
+
+
+def _other_decoding(ours: ModelSpec, theirs: ModelSpec | None) -> tuple[str, ...]:
+    if theirs is None or (ours.options.scale_xy is None) == (theirs.options.scale_xy is None):
+        return ()
+    return (
+        "the checkpoint's boxes are decoded in another way than this model's: they are to be learnt again",
+    )
 
 
 def _match_classes(detector: Detector, names: Sequence[str] | None, checkpoint: Checkpoint) -> _Classes:
@@ -207,7 +219,7 @@ def _head_rows(
     return mixed.view(ours.shape), mixed[:, : BOX_ROWS + len(classes.pairs)].numel()
 
 
-def _with_norms(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _with_norms(state: Mapping[str, Tensor], own: Mapping[str, Tensor], eps: float) -> Mapping[str, Tensor]:
     """Give a checkpoint whose batch norms were folded into its convolutions norms that leave these as they are."""
     folded = [
         name.removesuffix("conv.bias")
@@ -219,11 +231,26 @@ def _with_norms(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mappi
     result = dict(state)
     for part in folded:
         bias = result.pop(f"{part}conv.bias")
-        result[f"{part}bn.weight"] = torch.full_like(bias, (1 + BATCH_NORM_EPS) ** 0.5)
+        result[f"{part}bn.weight"] = torch.full_like(bias, (1 + eps) ** 0.5)
         result[f"{part}bn.bias"] = bias
         result[f"{part}bn.running_mean"] = torch.zeros_like(bias)
         result[f"{part}bn.running_var"] = torch.ones_like(bias)
         result[f"{part}bn.num_batches_tracked"] = torch.tensor(0)
+    return result
+
+
+def _with_eps(
+    state: Mapping[str, Tensor], checkpoint: Checkpoint, detector: Detector
+) -> Mapping[str, Tensor]:
+    """Make up for another epsilon of the norms: the same function, in training too as far as a batch is average."""
+    ours, theirs = detector.spec.options.about.eps, checkpoint.eps
+    if theirs is None or theirs == ours:
+        return state
+    result = dict(state)
+    for name, variance in state.items():
+        scale = name.replace("running_var", "weight")
+        if name.endswith("running_var") and scale in state and name in checkpoint.state:
+            result[scale] = state[scale] * ((variance + ours) / (variance + theirs)).sqrt()
     return result
 
 

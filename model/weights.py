@@ -16,8 +16,9 @@ import safetensors
 import torch
 from torch import Tensor
 
-from model.darknet import is_darknet, read_darknet
-from model.notation import Anchors
+from model.darknet import as_darknet, is_darknet, read_darknet
+from model.families import guess_family
+from model.notation import Anchors, read_rows
 from model.recorded import Recorded, StoredTensor, plain, shown
 from model.renames import load_renames, rename
 from model.spec import KEYS, ModelError, ModelSpec, load_spec
@@ -43,6 +44,7 @@ class Checkpoint:
         anchors_px: px, levels in the order of Detect's inputs, where they are known in px.
         anchors_cells: the same in cells of their level, (levels, per level, 2), where only these are known.
         image_size: px, where the file says it.
+        eps: of its batch norms, where it is known.
         notes: what was decided while reading, a line each.
     """
 
@@ -54,6 +56,7 @@ class Checkpoint:
     anchors_px: Anchors | None = None
     anchors_cells: Tensor | None = None
     image_size: int | None = None
+    eps: float | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -121,23 +124,21 @@ def _read(path: Path, spec: ModelSpec | None) -> Checkpoint:
     if is_darknet(path):
         if spec is None:
             raise ModelError("darknet's files don't say what they are of: say the model")
-        state, classes = read_darknet(path, spec)
-        note = (
-            "darknet decodes boxes in another way than ours: they are to be learnt again, by a short training"
-        )
-        if classes is None:
-            note = f"its numbers are those of the first rows of {spec.name} alone"
-        known = None if classes is None else load_spec(spec, classes=classes)
-        anchors = None if known is None else known.anchors
-        return Checkpoint(
-            path=path, kind="darknet", state=state, spec=known, anchors_px=anchors, notes=(note,)
-        )
+        return _read_darknet(path, as_darknet(spec))
     if path.suffix == ".safetensors" or _is_safetensors(start):
         return _read_safetensors(path)
     if not start.startswith((ZIP_MAGIC, b"\x80")):
         raise ModelError("it is of no kind that is known (torch.save, safetensors, darknet's .weights)")
     with open_torch_file(path) as file_:
         return _read_torch(path, file_)
+
+
+def _read_darknet(path: Path, spec: ModelSpec) -> Checkpoint:
+    state, classes = read_darknet(path, spec)
+    checkpoint = Checkpoint(path=path, kind="darknet", state=state, eps=spec.options.about.eps)
+    if classes is None:
+        return replace(checkpoint, notes=(f"its numbers are those of the first rows of {spec.name} alone",))
+    return replace(checkpoint, spec=load_spec(spec, classes=classes), anchors_px=spec.anchors)
 
 
 def _is_safetensors(start: bytes) -> bool:
@@ -218,13 +219,17 @@ def _with_yaml(checkpoint: Checkpoint, model: WholeModel) -> Checkpoint:
     if isinstance(rows, list) and rows and isinstance(rows[-1], list) and len(rows[-1]) == 4:
         # Old versions put the values in place of the names.
         raw["head"] = [*rows[:-1], [*rows[-1][:3], ["nc", "anchors"]]]
-    if model.activation is not None:
-        raw.setdefault("activation", model.activation)
     try:
+        raw.setdefault("family", guess_family(read_rows([*raw["backbone"], *raw["head"]], 0, "rows")))
         spec = load_spec(raw, anchors=checkpoint.anchors_px)
-    except ModelError as error:
+        if model.activation not in (None, str(spec.activation or spec.options.about.head)):
+            # The program's own says it, not the file.
+            spec = load_spec({**raw, "activation": model.activation}, anchors=checkpoint.anchors_px)
+    except KeyError as error:
+        return replace(checkpoint, notes=(f"its model's description has no {error}",))
+    except (ModelError, TypeError) as error:
         return replace(checkpoint, notes=(f"its model is none that can be built here: {error}",))
-    return replace(checkpoint, spec=spec, anchors_px=spec.anchors)
+    return replace(checkpoint, spec=spec, anchors_px=spec.anchors, eps=spec.options.about.eps)
 
 
 def _image_size(root: Mapping[Any, Any]) -> int | None:
@@ -249,6 +254,7 @@ def _with_own_spec(path: Path, kind: str, state: Mapping[str, Tensor], said: Map
     return Checkpoint(
         path=path,
         kind=kind,
+        eps=spec.options.about.eps,
         state={name: _full(tensor) for name, tensor in state.items() if "anchor" not in name},
         spec=spec,
         names=names,

@@ -17,7 +17,7 @@ from model.rows import ModelError
 MAX_MODULES = 50_000
 MAX_MODULE_DEPTH = 32
 ACTIVATIONS = {
-    "SiLU": None,
+    "SiLU": "nn.SiLU",
     "Hardswish": "nn.Hardswish",
     "Mish": "nn.Mish",
     "MishCuda": "nn.Mish",
@@ -25,7 +25,7 @@ ACTIVATIONS = {
     "ReLU": "nn.ReLU",
     "LeakyReLU": "nn.LeakyReLU",
 }
-"""Classes of activations, ours and those of other programs, by our name; None is what a model file need not say."""
+"""Classes of activations, ours and those of other programs, by our name."""
 
 ReadTensor = Callable[[StoredTensor], Tensor]
 
@@ -40,7 +40,7 @@ class WholeModel:
         names: class names, or None.
         classes: number of classes, or None.
         strides: of Detect, a stored tensor or a list, or None.
-        activation: that of most of its convolutions as a model file says it, None for SiLU.
+        activation: that of most of its convolutions, as a model file says it.
     """
 
     state: Mapping[str, StoredTensor]
@@ -127,7 +127,7 @@ def _own_tensors(prefix: str, module: Recorded) -> Iterator[tuple[str, StoredTen
 
 def _activation(modules: list[tuple[str, Recorded]]) -> str | None:
     """The activation that most convolutions use: YAML files of YOLOv5 up to v6 don't say it, their program does."""
-    found: Counter[str | None] = Counter()
+    found: Counter[str] = Counter()
     for _, module in modules:
         children = module.state.get("_modules")
         act = children.get("act") if isinstance(children, dict) and "conv" in children else None
@@ -135,7 +135,7 @@ def _activation(modules: list[tuple[str, Recorded]]) -> str | None:
         if isinstance(act, Recorded) and kind in ACTIVATIONS:
             slope = act.state.get("negative_slope")
             name = ACTIVATIONS[kind]
-            found[f"{name}({slope})" if kind == "LeakyReLU" and isinstance(slope, float) else name] += 1
+            found[f"{name}({slope if kind == 'LeakyReLU' else ''})"] += 1
     return found.most_common(1)[0][0] if found else None
 
 

@@ -1,26 +1,19 @@
-"""Augmentation of one training image: pure functions of a generator, an image and its labels.
+"""Letterbox, colours and flips of one image: pure functions, draws apart from what they do.
 
 An image is uint8 BGR (H, W, 3). Labels are float32 (n, 5): class, x1, y1, x2, y2 in px, where pixel `i`
 covers the interval [i, i + 1], so a box around all of an image is (0, 0, W, H). Whatever moves pixels moves
 boxes by the same map. No function edits its inputs; where nothing has to be done, the input may come back.
 
-Source: the augmentation of YOLOv4 (arXiv 2004.10934, section 3.4) as YOLOv5 practises it: mosaic, random
-perspective, mixup (arXiv 1710.09412), HSV jitter, flips, letterbox.
+Source: the augmentation of YOLOv4 (arXiv 2004.10934, section 3.4) as YOLOv5 practises it.
 """
-
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from trainer.config import Hyperparameters
-from trainer.images import Image, as_image, resize
-from trainer.warp import GREY, Labels, Scene, draw_warp, render, warp_labels
-
-Sample = tuple[Image, Labels]
-
-MIXUP_BETA = 32.0
-"""Both parameters of the Beta distribution of the blend: nearly always between 0.3 and 0.7."""
+from trainer.image_cache import Image
+from trainer.images import as_image, resize
+from trainer.warp import GREY, Labels
 
 
 def letterbox(
@@ -47,8 +40,8 @@ def letterbox(
     new_width, new_height = max(round(width * ratio), 1), max(round(height * ratio), 1)
     if (new_width, new_height) != (width, height):
         image = resize(image, (new_height, new_width), smooth=True)
-    left, right = _halves(size[1] - new_width)
-    top, bottom = _halves(size[0] - new_height)
+    left, top = letterbox_places((new_height, new_width), size)
+    right, bottom = size[1] - new_width - left, size[0] - new_height - top
     if left or right or top or bottom:
         image = as_image(
             cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(pad, pad, pad))
@@ -56,74 +49,28 @@ def letterbox(
     return image, (new_width / width, new_height / height), (left, top)
 
 
-def random_perspective(
-    rng: np.random.Generator, image: Image, labels: Labels, hyp: Hyperparameters, size: tuple[int, int]
-) -> Sample:
-    """Rotate, scale, shear, shift and tilt an image about its centre, cropped or padded to a size.
-
-    Args:
-        rng: Source of the eight draws of `draw_warp`.
-        image: (H, W, 3).
-        labels: (n, 5), px of the image.
-        hyp: As for `draw_warp`.
-        size: Height, width of the result; its middle shows the centre of the image.
-
-    Returns:
-        The image of that size and the labels (m, 5), m ≤ n, of the boxes that are still worth showing.
-    """
-    height, width = image.shape[:2]
-    scene = Scene((height, width), ((image, 0, 0),))
-    warp = draw_warp(rng, hyp, scene.size, size)
-    return render(scene, warp), warp_labels(labels, warp)
+def letterbox_places(image: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Left and top px of padding that put an image (height, width) into the middle of a size (height, width)."""
+    return round((size[1] - image[1]) / 2 - 0.1), round((size[0] - image[0]) / 2 - 0.1)
 
 
-def mosaic4(rng: np.random.Generator, samples: Sequence[Sample], size: int, hyp: Hyperparameters) -> Sample:
-    """Lay four images around a random point of a canvas of twice the size, then crop by a random perspective.
-
-    Args:
-        rng: Source of the point, uniform over [0.5, 1.5] of the size, and of the eight draws of `draw_warp`.
-        samples: Four images with their labels, in the order top left, top right, bottom left, bottom right.
-        size: Side of the result in px; no image may be larger.
-        hyp: As for `draw_warp`.
-
-    Returns:
-        The image (size, size, 3) and the labels (m, 5).
-
-    Source: YOLOv4. The result is that of drawing the canvas and warping it; only what is seen is drawn.
-    """
-    centre_x, centre_y = (int(v) for v in rng.uniform(0.5 * size, 1.5 * size, 2))
-    tiles, boxes = [], []
-    for corner, (image, labels) in enumerate(samples):
-        x = centre_x - (0 if corner % 2 else image.shape[1])
-        y = centre_y - (0 if corner >= 2 else image.shape[0])
-        tiles.append((image, x, y))
-        boxes.append(labels + np.array([0, x, y, x, y], np.float32))
-    scene = Scene((2 * size, 2 * size), tuple(tiles))
-    joined = np.concatenate(boxes)
-    joined[:, 1:] = joined[:, 1:].clip(0, 2 * size)
-    warp = draw_warp(rng, hyp, scene.size, (size, size))
-    return render(scene, warp), warp_labels(joined, warp)
+def draw_colour(rng: np.random.Generator, hyp: Hyperparameters) -> tuple[float, float, float]:
+    """Factors of hue, saturation and value from 1 ± `hsv_h`, `hsv_s`, `hsv_v`. Three draws always."""
+    hue, saturation, value = 1.0 + rng.uniform(-1, 1, 3) * (hyp.hsv_h, hyp.hsv_s, hyp.hsv_v)
+    return float(hue), float(saturation), float(value)
 
 
-def mixup(rng: np.random.Generator, first: Sample, second: Sample) -> Sample:
-    """Blend two images of one size by a ratio from Beta(32, 32); both keep their labels, unweighted."""
-    ratio = float(rng.beta(MIXUP_BETA, MIXUP_BETA))
-    image = as_image(cv2.addWeighted(first[0], ratio, second[0], 1.0 - ratio, 0.0))
-    return image, np.concatenate([first[1], second[1]])
-
-
-def jitter_hsv(rng: np.random.Generator, image: Image, hyp: Hyperparameters) -> Image:
-    """Multiply hue, saturation and value by factors drawn from 1 ± `hsv_h`, `hsv_s`, `hsv_v`.
-
-    Hue goes round; saturation and value stop at 255. Three draws, whatever the hyperparameters.
-    """
-    hue, saturation, value = (
-        float(f) for f in 1.0 + rng.uniform(-1, 1, 3) * (hyp.hsv_h, hyp.hsv_s, hyp.hsv_v)
-    )
+def shift_colour(image: Image, factors: tuple[float, float, float]) -> Image:
+    """Multiply hue, saturation and value by factors. Hue goes round; saturation and value stop at 255."""
+    hue, saturation, value = factors
     if hue == saturation == value == 1.0:
         return image
     planes = list(cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV)))
-    if hue != 1.0:  # OpenCV keeps hue in half degrees, 0 to 179
+    if (
+        hue != 1.0 and hue * 179 <= 255
+    ):  # OpenCV keeps hue in half degrees, 0 to 179, and takes 180 for 0 and so on
+        planes[0] = cv2.convertScaleAbs(planes[0], alpha=hue)
+    elif hue != 1.0:
         planes[0] = cv2.LUT(planes[0], (np.arange(256) * hue % 180).astype(np.uint8))
     for channel, factor in ((1, saturation), (2, value)):
         if factor != 1.0:  # saturating; three times as fast as a table
@@ -131,21 +78,27 @@ def jitter_hsv(rng: np.random.Generator, image: Image, hyp: Hyperparameters) -> 
     return as_image(cv2.cvtColor(cv2.merge(planes), cv2.COLOR_HSV2BGR))
 
 
-def random_flips(rng: np.random.Generator, image: Image, labels: Labels, hyp: Hyperparameters) -> Sample:
-    """Mirror with probability `fliplr`, turn upside down with probability `flipud`. Two draws always."""
-    mirror, upturn = (bool(hit) for hit in rng.random(2) < (hyp.fliplr, hyp.flipud))
-    height, width = image.shape[:2]
+def draw_flips(rng: np.random.Generator, hyp: Hyperparameters) -> tuple[bool, bool]:
+    """Whether to mirror, with probability `fliplr`, and to turn upside down, `flipud`. Two draws always."""
+    mirror, upturn = rng.random(2) < (hyp.fliplr, hyp.flipud)
+    return bool(mirror), bool(upturn)
+
+
+def flip(image: Image, flips: tuple[bool, bool]) -> Image:
+    """Mirror an image, turn it upside down, or both."""
+    mirror, upturn = flips
+    if not (mirror or upturn):
+        return image
+    return as_image(cv2.flip(image, -1 if mirror and upturn else int(mirror)))
+
+
+def flip_labels(labels: Labels, size: tuple[int, int], flips: tuple[bool, bool]) -> Labels:
+    """Labels (n, 5) in px of an image (height, width) that is flipped."""
+    (height, width), (mirror, upturn) = size, flips
     if mirror:
         labels = labels[:, [0, 3, 2, 1, 4]] * np.array([1, -1, 1, -1, 1], np.float32)
         labels += np.array([0, width, 0, width, 0], np.float32)
     if upturn:
         labels = labels[:, [0, 1, 4, 3, 2]] * np.array([1, 1, -1, 1, -1], np.float32)
         labels += np.array([0, 0, height, 0, height], np.float32)
-    if mirror or upturn:
-        code = -1 if mirror and upturn else int(mirror)
-        image = as_image(cv2.flip(image, code))
-    return image, labels
-
-
-def _halves(padding: int) -> tuple[int, int]:
-    return round(padding / 2 - 0.1), round(padding / 2 + 0.1)
+    return labels

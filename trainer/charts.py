@@ -37,16 +37,16 @@ def draw_labels(path: Path, split: Split, names: Sequence[str]) -> None:
     bars.set_ylabel("boxes")
     if len(names) <= NAMED:
         bars.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    for axes, columns, title, unit in (
-        (places, (1, 2), "centres", "of the image's"),
-        (sizes, (3, 4), "sizes", "as a share of the image's"),
+    for axes, columns, title, words in (
+        (places, (1, 2), "centres", ("x", "y")),
+        (sizes, (3, 4), "sizes", ("width", "height")),
     ):
         x, y = rows[:, columns[0]], rows[:, columns[1]]
         shades = axes.hist2d(x, y, bins=50, range=[[0, 1], [0, 1]], cmap="viridis", norm=LogNorm(), cmin=1)
         figure.colorbar(shades[3], ax=axes, label="boxes") if len(rows) else None
         axes.set_title(title)
-        axes.set_xlabel(f"x or width, {unit} width")
-        axes.set_ylabel(f"y or height, {unit} height")
+        axes.set_xlabel(f"{words[0]}, as a share of the image's width")
+        axes.set_ylabel(f"{words[1]}, as a share of the image's height")
         axes.set_aspect("equal")
     places.invert_yaxis()  # as images are looked at
     save_figure(path, figure)
@@ -107,7 +107,7 @@ def draw_f1(path: Path, curves: Curves, counts: NDArray[np.int64], names: Sequen
         where = f"best {mean[best]:.3f} at {curves.thresholds[best]:.3f}"
         axes.plot(curves.thresholds, mean, color=INK, linewidth=2.5, label=f"all classes, {where}")
         axes.axvline(curves.thresholds[best], color=INK, linestyle=":", linewidth=1)
-        axes.legend(loc="upper right")
+        axes.legend(loc="lower center")
     _unit_axes(axes, "confidence", "F1", "F1 over confidence at IoU 0.5")
     save_figure(path, figure)
 

@@ -44,12 +44,17 @@ CHOICES = MappingProxyType(
         "loss": ("auto", "yolov5", "scaled-yolov4"),
         "box_loss": ("ciou", "diou", "giou", "iou"),
         "assignment": ("ratio", "iou"),
+        "cache": ("off", "ram", "disk"),
+        "pipeline": ("auto", "cpu", "device"),
     }
 )
 WHOLE = MappingProxyType(
     {"epochs": 1, "image_size": 1, "seed": 0, "workers": 0, "devices": 1, "val_every": 1}
 )
-SWITCHES = ("resume", "augment", "sync_bn", "compile", "image_weights", "autobalance", "pictures")
+SWITCHES = (
+    *("resume", "augment", "sync_bn", "compile", "image_weights", "autobalance", "pictures"),
+    *("rect", "multi_scale"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,13 @@ class TrainConfig:
         loss: "auto" takes the loss of the model's family; else "yolov5" or "scaled-yolov4" (see `model.gains`).
         box_loss: Which IoU the box loss uses: "ciou", "diou", "giou" or "iou".
         assignment: Which anchors a target is matched with: "ratio" (see `hyp.anchor_t`) or "iou" (see `hyp.iou_t`).
+        cache: Where images at training scale are kept: "ram" (as many as fit; one copy for all trainings of this
+            machine that need the same), "disk" (in the cache folder, for later trainings too) or "off".
+        rect: Train on rectangular batches: images sorted by aspect, each batch in the least shape that holds them.
+            Excludes mosaics.
+        multi_scale: Draw the size of each training batch from 0.5 to 1.5 of `image_size`.
+        pipeline: Where training images are augmented: "cpu", "device", or "auto": on a CUDA device whose memory has
+            room for the whole split, else on the CPU.
         threads: CPU threads for torch; None leaves torch's own choice.
 
     Raises:
@@ -131,6 +143,10 @@ class TrainConfig:
     loss: str = "auto"
     box_loss: str = "ciou"
     assignment: str = "ratio"
+    cache: str = "ram"
+    rect: bool = False
+    multi_scale: bool = False
+    pipeline: str = "auto"
     threads: int | None = None
 
     def __post_init__(self) -> None:

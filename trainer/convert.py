@@ -20,7 +20,6 @@ from model.weights import read_checkpoint
 from trainer import checkpoint
 from trainer.config import TrainError
 
-DEFAULT_IMAGE_SIZE = 640
 SUFFIXES = {
     ".pt": "beagle",
     ".safetensors": "safetensors",
@@ -43,7 +42,7 @@ class Conversion:
         format: one of `FORMATS`; None goes by the target's suffix.
         model: zoo name or YAML file, where the source does not say its model.
         renames: mapping file `ours: theirs`.
-        image_size: px of ONNX and torch.export; None is that of the training.
+        image_size: px of ONNX and torch.export; None is that of the training, or of the model.
         thresholds: confidence and IoU of a suppression in the ONNX graph; None leaves it out.
 
     Raises:
@@ -90,7 +89,7 @@ def convert(wanted: Conversion) -> list[str]:
     except ModelError as error:
         raise TrainError(str(error)) from error
     names = read.names or tuple(map(str, range(detector.classes)))
-    size = next_size(wanted.image_size or read.image_size or DEFAULT_IMAGE_SIZE, detector.spec.grid)
+    size = next_size(wanted.image_size or read.image_size or detector.spec.image_size, detector.spec.grid)
     described = Described(detector=detector, names=names, image_size=read.image_size or size)
     notes = report.lines()
     if wanted.format == "onnx":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dataset import Split
 from model import Detector
-from model.boxes import non_max_suppression
+from model.nms import non_max_suppression
 from trainer.average_precision import average_precision, build_truth, match
 from trainer.curves import best_f1
 from trainer.tta import augmented_predictions

@@ -42,7 +42,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "fliplr": (0.0, 1.0),
     "mosaic": (0.0, 1.0),
     "mixup": (0.0, 1.0),
+    "cutmix": (0.0, 1.0),
     "copy_paste": (0.0, 1.0),
+    "erasing": (0.0, 1.0),
+    "cutout": (0.0, 1.0),
+    "hide_and_seek": (0.0, 1.0),
+    "gridmask": (0.0, 1.0),
     "sat": (0.0, 1.0),
     "sat_eps": (0.0, 0.5),
 }
@@ -85,8 +90,13 @@ class Hyperparameters:
         flipud: Probability of an upside-down flip.
         fliplr: Probability of a mirror flip.
         mosaic: Probability of a four-image mosaic.
-        mixup: Probability of blending two mosaics.
-        copy_paste: Probability of pasting boxes of other images.
+        mixup: Probability that a mosaic is blended with a second one.
+        cutmix: Probability that a rectangle shows another picture instead.
+        copy_paste: Probability with which each object of another image is pasted, along its polygon if it has one.
+        erasing: Probability of erasing one rectangle of any shape with one colour.
+        cutout: Probability of greying out one square.
+        hide_and_seek: Probability of greying out half the cells of a grid.
+        gridmask: Probability of greying out the squares of a regular grid.
         sat: Probability that a batch is turned against the detector before it learns from it (self-adversarial
             training).
         sat_eps: How far each pixel is then moved, as a share of its range.
@@ -124,7 +134,12 @@ class Hyperparameters:
     fliplr: float = 0.5
     mosaic: float = 1.0
     mixup: float = 0.0
+    cutmix: float = 0.0
     copy_paste: float = 0.0
+    erasing: float = 0.0
+    cutout: float = 0.0
+    hide_and_seek: float = 0.0
+    gridmask: float = 0.0
     sat: float = 0.0
     sat_eps: float = 0.01
 

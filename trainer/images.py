@@ -4,8 +4,6 @@ An image is uint8 BGR (H, W, 3).
 """
 
 import math
-import mmap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,8 +13,7 @@ from numpy.typing import NDArray
 
 from dataset import Split
 from trainer.config import TrainError
-
-Image = NDArray[np.uint8]
+from trainer.image_cache import Image, build_cache
 
 RECT_PAD = 0.5
 """Strides added to the longer side of a rectangular batch before rounding up (YOLOv5's evaluation)."""
@@ -65,7 +62,11 @@ def scaled_sizes(sizes: NDArray[np.integer[Any]], image_size: int) -> list[tuple
 
 
 def rect_sizes(
-    aspects: NDArray[np.floating[Any]], batch_size: int, image_size: int, stride: int
+    aspects: NDArray[np.floating[Any]],
+    batch_size: int,
+    image_size: int,
+    stride: int,
+    pad: float = RECT_PAD,
 ) -> list[tuple[int, int]]:
     """Height and width of each batch of images sorted by aspect: the squarest image decides.
 
@@ -73,17 +74,33 @@ def rect_sizes(
         aspects: (N,) height / width, ascending.
         batch_size: Images per batch.
         image_size: Longer side of the images, px.
-        stride: Sides are multiples of it, half a stride being added before rounding up.
+        stride: Sides are multiples of it.
+        pad: Strides added before rounding up.
 
-    Source: rectangular evaluation of YOLOv5.
+    Source: rectangular batches of YOLOv5.
     """
     sizes = []
     for start in range(0, len(aspects), batch_size):
         low, high = float(aspects[start]), float(aspects[start : start + batch_size][-1])
         share = (high, 1.0) if high < 1 else (1.0, 1.0 / low) if low > 1 else (1.0, 1.0)
-        height, width = (math.ceil(side * image_size / stride + RECT_PAD) * stride for side in share)
+        height, width = (math.ceil(side * image_size / stride + pad) * stride for side in share)
         sizes.append((height, width))
     return sizes
+
+
+class ImageError(TrainError):
+    """One image of a split can't be used any more, though it could when the data set was loaded.
+
+    Attributes:
+        index: Its place in the split.
+    """
+
+    def __init__(self, message: str, index: int) -> None:
+        super().__init__(message)
+        self.index = index
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int]]:
+        return type(self), (str(self), self.index)
 
 
 class ScaledImages:
@@ -94,16 +111,17 @@ class ScaledImages:
         cache: Those already read.
     """
 
-    def __init__(self, split: Split, image_size: int, *, smooth: bool) -> None:
-        """Plan the memory for images: as many as fit into a quarter of what is free now.
+    def __init__(self, split: Split, image_size: int, *, smooth: bool, cache: str = "ram") -> None:
+        """Plan where images are kept.
 
         Args:
             split: Where they are, and how large.
             image_size: Longer side in px.
             smooth: As for `resize`.
+            cache: As for `image_cache.build_cache`.
         """
         self.sizes = scaled_sizes(split.sizes, image_size)
-        self.cache = ImageCache(self.sizes, free_memory() // 4)
+        self.cache = build_cache(cache, split, self.sizes, "smooth" if smooth else "linear")
         self._split = split
         self._smooth = smooth
 
@@ -111,7 +129,7 @@ class ScaledImages:
         """One image (H, W, 3) BGR; not to be edited.
 
         Raises:
-            TrainError: It can't be read or has another size than the data set says.
+            ImageError: It can't be read or has another size than the data set says.
         """
         image = self.cache.get(index)
         if image is None:
@@ -121,76 +139,13 @@ class ScaledImages:
 
     def _read(self, index: int) -> Image:
         path = self._split.images[index]
-        image = read_image(path)
+        try:
+            image = read_image(path)
+        except TrainError as error:
+            raise ImageError(str(error), index) from error
         width, height = self._split.sizes[index].tolist()
         if image.shape[:2] != (height, width):
-            raise TrainError(
-                f"{path}: the image must be {width}x{height} px as when the data set was loaded, "
-                f"but is {image.shape[1]}x{image.shape[0]}"
-            )
+            said = f"{width}x{height} px as when the data set was loaded"
+            now = f"{image.shape[1]}x{image.shape[0]}"
+            raise ImageError(f"{path}: the image must be {said}, but is {now}", index)
         return image
-
-
-class ImageCache:
-    """Decoded images in memory that forked processes share: what one worker has read, the others need not.
-
-    Memory is taken as images come in. As many as fit the budget have a place, the others are read each time.
-    """
-
-    def __init__(self, shapes: Sequence[tuple[int, int]], budget: int) -> None:
-        """Plan places for images of these heights and widths, in order, within a budget in bytes."""
-        ends = np.cumsum([height * width * 3 for height, width in shapes], dtype=np.int64)
-        self.places = int(np.searchsorted(ends, budget, side="right"))
-        self._shapes = shapes
-        self._budget = budget
-        self._ends = ends
-        self._bytes = self._anonymous(int(ends[self.places - 1]) if self.places else 0)
-        self._filled = self._anonymous(self.places)
-
-    @staticmethod
-    def _anonymous(length: int) -> Image:
-        # Anonymous shared memory, unlike torch's, does not count against a container's small /dev/shm.
-        return np.frombuffer(mmap.mmap(-1, length), np.uint8) if length else np.empty(0, np.uint8)
-
-    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
-        # A spawned process shares nothing: it gets an empty one.
-        return type(self), (self._shapes, self._budget)
-
-    def get(self, index: int) -> Image | None:
-        """The image (H, W, 3), read-only, or None when it is not kept (yet)."""
-        if index >= self.places or not self._filled[index]:
-            return None
-        image = self._place(index)
-        image.flags.writeable = False
-        return image
-
-    def put(self, index: int, image: Image) -> None:
-        """Keep a copy of an image, if it has a place. Two writers at once write the same bytes."""
-        if index < self.places:
-            self._place(index)[:] = image
-            self._filled[index] = 1
-
-    def _place(self, index: int) -> Image:
-        height, width = self._shapes[index]
-        end = int(self._ends[index])
-        return self._bytes[end - height * width * 3 : end].reshape(height, width, 3)
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: what the machine has left, or the container if that is less."""
-    available = 0
-    for line in _read_lines(Path("/proc/meminfo")):
-        if line.startswith("MemAvailable:"):
-            available = int(line.split()[1]) * 1024
-    limit = "".join(_read_lines(Path("/sys/fs/cgroup/memory.max"))).strip()
-    used = "".join(_read_lines(Path("/sys/fs/cgroup/memory.current"))).strip()
-    if limit.isdecimal() and used.isdecimal():
-        available = min(available, max(int(limit) - int(used), 0))
-    return available
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:  # another system, or no container
-        return []

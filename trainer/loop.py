@@ -33,6 +33,7 @@ def train(
     dataset: Dataset | None = None,
     *,
     progress: prepare.Progress | None = None,
+    pieces: int = 1,
 ) -> TrainResult:
     """Train a detector.
 
@@ -46,6 +47,7 @@ def train(
             fitness, map50, map50_95, precision, recall, box_loss, obj_loss, cls_loss, lr, seconds.
         dataset: The data when loaded already; else `config.data` is.
         progress: Called with (what, done, total) for progress bars.
+        pieces: In how many parts each batch is processed from the start; an attempt before ran out of memory.
 
     Returns:
         The result, "finished" or "diverged". A finished training that is resumed returns its result at once.
@@ -65,6 +67,7 @@ def train(
             config=config,
             dataset=dataset,
             base=load_spec(config.model, classes=len(dataset.names)),
+            pieces=pieces,
             notes=(note,) if note else (),
             progress=progress,
             stopped=stopped,

@@ -1,7 +1,9 @@
 """When a batch does not fit into memory: it is processed in parts; and the largest one that fits is found."""
 
+import ctypes
 import gc
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from model.loss import DetectionLoss
 from model.spec import load_spec
 from trainer import checkpoint, prepare
 from trainer.config import TrainConfig, TrainError, TrainResult
-from trainer.images import free_memory
+from trainer.image_cache import free_memory
 from trainer.optim import PUBLISHED_NOMINAL_BATCH
 from trainer.session import Job
 
@@ -24,6 +26,9 @@ SHARE_OF_FREE = 0.5
 
 SHARE_OF_DEVICE = 0.85
 """Of a GPU's memory that a batch may take: real batches vary, and memory is cut into pieces as it is used."""
+
+CPU_WORDS = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory object")
+"""How PyTorch says that a CPU's memory ran out, and how oneDNN, which computes its convolutions, does."""
 
 WORKSPACE = 1.5
 """Memory of a step over that of the tensors kept for its backward pass: gradients and workspaces, generously."""
@@ -37,7 +42,7 @@ def is_exhausted(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or a CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError | ExhaustedError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_WORDS)
 
 
 def with_halving(job: Job, run: Callable[[Job], TrainResult]) -> TrainResult:
@@ -56,9 +61,7 @@ def with_halving(job: Job, run: Callable[[Job], TrainResult]) -> TrainResult:
         outcome = _attempt(job, run)
         if isinstance(outcome, TrainResult):
             return outcome
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _give_back()
         job = _halved(job, outcome)
 
 
@@ -70,6 +73,17 @@ def _attempt(job: Job, run: Callable[[Job], TrainResult]) -> TrainResult | str:
         if not is_exhausted(error):
             raise
         return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _give_back() -> None:
+    """Let go of memory that is free but held: by cycles of references, by PyTorch, by the C library."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+        if trim is not None:
+            trim(0)
 
 
 def _halved(job: Job, reason: str) -> Job:

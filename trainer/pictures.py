@@ -16,7 +16,7 @@ from trainer.charts import draw_confusion, draw_f1, draw_history, draw_labels, d
 from trainer.confusion import confusion_matrix
 from trainer.curves import curves_at
 from trainer.evaluate import Found, detect, detect_split
-from trainer.predict import class_colour, draw, load_detector
+from trainer.predict import class_colour, load_detector
 from trainer.session import Session
 
 BATCHES = 2
@@ -73,7 +73,8 @@ def draw_batch(batch: Mapping[str, Any], names: Sequence[str]) -> Image:
         sides = np.tile([image.shape[1], image.shape[0]], 2)
         centre, half = mine[:, 2:4], mine[:, 4:6] / 2
         xyxy = np.concatenate((centre - half, centre + half), axis=1) * sides
-        tiles.append(_draw_boxes(image, xyxy, mine[:, 1].astype(int), names))
+        labels = mine[:, 1].astype(int)
+        tiles.append(_draw_boxes(image, xyxy, labels, [names[label] for label in labels]))
     return lay_out(tiles)
 
 
@@ -84,12 +85,14 @@ def draw_predictions(batch: Mapping[str, Any], found: Sequence[Found], session: 
         ratio, pad = batch["ratio"][place].tolist(), batch["pad"][place].tolist()
         scale, shift = np.tile(ratio, 2), np.tile(pad, 2)
         image, boxes = _as_image(batch["images"][place]), session.truth.boxes[index]
-        labelled = _draw_boxes(
-            image, boxes[:, :4] * scale + shift, boxes[:, 4].astype(int), session.truth.names
-        )
-        rows = found[place].copy()
-        rows[:, :4] = rows[:, :4] * scale + shift
-        tiles += [_headed(labelled, "labels"), _headed(draw(image, rows, session.truth.names), "predictions")]
+        labels = boxes[:, 4].astype(int)
+        words = [session.truth.names[label] for label in labels]
+        labelled = _draw_boxes(image, boxes[:, :4] * scale + shift, labels, words)
+        rows = found[place].astype(np.float64)
+        names = session.truth.names
+        words = [f"{names[int(label)]} {sure:.2f}" for sure, label in rows[:, 4:].tolist()]
+        guessed = _draw_boxes(image, rows[:, :4] * scale + shift, rows[:, 5].astype(int), words)
+        tiles += [_headed(labelled, "labels"), _headed(guessed, "predictions")]
     return lay_out(tiles, columns=4)
 
 
@@ -125,17 +128,18 @@ def _as_image(planes: torch.Tensor) -> Image:
     return np.ascontiguousarray(planes.cpu().numpy().transpose(1, 2, 0)[:, :, ::-1])
 
 
-def _draw_boxes(image: Image, xyxy: Floats, labels: NDArray[Any], names: Sequence[str]) -> Image:
-    """Boxes with their class; on small images, where a plate would hide them, colours alone tell the classes."""
+def _draw_boxes(image: Image, xyxy: Floats, labels: NDArray[Any], words: Sequence[str]) -> Image:
+    """Boxes with a word each; on small images, where words would hide them, colours alone tell the classes."""
     canvas = image.copy()
     thick = max(round(max(image.shape[:2]) / 400), 1)
-    for (left, top, right, bottom), label in zip(xyxy.round().astype(int).tolist(), labels, strict=True):
+    corners = xyxy.round().astype(int).tolist()
+    for (left, top, right, bottom), label, word in zip(corners, labels, words, strict=True):
         colour = class_colour(int(label))
         cv2.rectangle(canvas, (left, top), (right, bottom), colour, thick)
         if max(image.shape[:2]) >= TILE:
             at = (left + 2, max(top - 4, 12))
-            cv2.putText(canvas, names[label], at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 3, cv2.LINE_AA)
-            cv2.putText(canvas, names[label], at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
+            cv2.putText(canvas, word, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 3, cv2.LINE_AA)
+            cv2.putText(canvas, word, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
     return canvas
 
 

@@ -22,8 +22,6 @@ from trainer.evaluate import Found, GroundTruth, detect, evaluate
 from trainer.images import read_image
 from trainer.prepare import Progress, build_val_loader, choose_device, place
 
-PUBLISHED_IMAGE_SIZE = 640  # of most published detectors
-
 Image = NDArray[np.uint8]
 """(H, W, 3) BGR."""
 
@@ -41,8 +39,8 @@ def load_detector(
         device: Where it goes.
 
     Returns:
-        (detector, class names: numbers where the checkpoint has none, image size in px that it was trained at, 640
-        where the checkpoint does not say)
+        (detector, class names: numbers where the checkpoint has none, image size in px that it was trained at, or
+        that the model is meant for)
 
     Raises:
         TrainError: The checkpoint cannot be read, is damaged, or does not say its model.
@@ -55,7 +53,7 @@ def load_detector(
     names = checkpoint.names
     if names is None or len(names) != detector.classes:
         names = tuple(map(str, range(detector.classes)))
-    size = next_size(checkpoint.image_size or PUBLISHED_IMAGE_SIZE, detector.spec.grid)
+    size = next_size(checkpoint.image_size or detector.spec.image_size, detector.spec.grid)
     return place(detector, device).eval(), names, size
 
 

@@ -17,7 +17,7 @@ from trainer.config import Hyperparameters, TrainConfig, TrainError
 
 ELSEWHERE = (
     *("out", "resume", "device", "devices", "workers", "threads", "amp", "data", "model", "weights"),
-    *("compile", "pictures", "patience"),
+    *("compile", "pictures", "patience", "cache", "pipeline"),
 )
 """Settings that may differ on a resume: where and how it runs. Data and model are compared by content instead."""
 

@@ -17,7 +17,7 @@ from trainer import checkpoint, prepare
 from trainer.config import TrainConfig, TrainResult
 from trainer.ema import MovingAverage
 from trainer.evaluate import GroundTruth
-from trainer.loader import Loader
+from trainer.loader import PlannedLoader
 from trainer.optim import Schedule, build_optimizer, build_schedule
 from trainer.run_folder import RunFolder, identity
 from trainer.team import SOLO, Team, join_norms
@@ -74,9 +74,9 @@ class Session:
     precision: torch.dtype | None
     scaler: torch.amp.GradScaler
     schedule: Schedule
-    train_loader: Loader
+    train_loader: PlannedLoader
     train_split: Split
-    val_loader: Loader
+    val_loader: PlannedLoader
     split: Split
     truth: GroundTruth
     notes: list[str]
@@ -118,6 +118,8 @@ def start(job: Job, folder: RunFolder, state: Mapping[str, Any] | None) -> Sessi
         join_norms(detector, device)
     precision = prepare.choose_precision(config.amp, device)
     loss = prepare.build_loss(detector, config, image_size).to(device)
+    train_loader, why = prepare.build_train_loader(config, dataset.train, image_size, base.grid, device)
+    notes += [line for line in why if line not in notes]
     session = Session(
         config=config,
         folder=folder,
@@ -133,7 +135,7 @@ def start(job: Job, folder: RunFolder, state: Mapping[str, Any] | None) -> Sessi
         precision=precision,
         scaler=torch.amp.GradScaler(device.type, enabled=precision is torch.float16),
         schedule=schedule,
-        train_loader=prepare.build_train_loader(config, dataset.train, image_size),
+        train_loader=train_loader,
         train_split=dataset.train,
         val_loader=prepare.build_val_loader(
             split,
@@ -141,6 +143,7 @@ def start(job: Job, folder: RunFolder, state: Mapping[str, Any] | None) -> Sessi
             base.grid,
             batch_size=max(config.batch // team.world, 1),
             workers=config.workers,
+            cache=config.cache,
         ),
         split=split,
         truth=GroundTruth(split, dataset.names),
@@ -211,7 +214,12 @@ def save(session: Session) -> None:
 
 def summary(session: Session) -> dict[str, Any]:
     """What a result is made of."""
-    return {"history": session.history, "notes": session.notes, "anchors": session.detector.anchors.tolist()}
+    said = [*session.notes, *session.train_loader.notes(), *session.val_loader.notes()]
+    return {
+        "history": session.history,
+        "notes": list(dict.fromkeys(said)),
+        "anchors": session.detector.anchors.tolist(),
+    }
 
 
 def best_epoch(history: list[dict[str, float]]) -> int | None:

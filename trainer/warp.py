@@ -7,7 +7,7 @@ Source: the random perspective of YOLOv5.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config import Hyperparameters
-from trainer.images import Image, as_image
+from trainer.image_cache import Image
+from trainer.images import as_image
 
 Labels = NDArray[np.float32]
 """(n, 5): class, x1, y1, x2, y2 in px."""
@@ -54,32 +55,42 @@ class Scene:
     Attributes:
         size: Height, width of the canvas.
         tiles: Images with the x and y of their top left corners; what leaves the canvas is not seen.
+        patches: Images laid over the tiles, each with a mask (H, W) that is 0 where it is transparent or None.
     """
 
     size: tuple[int, int]
     tiles: tuple[tuple[Image, int, int], ...]
+    patches: tuple[tuple[Image, Image | None, int, int], ...] = ()
 
     def is_one_image(self, size: tuple[int, int]) -> bool:
         """Whether the canvas is exactly one image of this height and width."""
         (image, x, y), *others = self.tiles
-        return not others and x == y == 0 and self.size == image.shape[:2] == size
+        return not (others or self.patches) and x == y == 0 and self.size == image.shape[:2] == size
 
     def view(self, x0: int, y0: int, width: int, height: int) -> Image:
         """The canvas seen through a window, which may reach beyond it; only this window is drawn."""
         out = np.full((height, width, 3), GREY, np.uint8)
-        rows, columns = self.size
-        for image, x, y in self.tiles:
-            left, right = max(x, x0, 0), min(x + image.shape[1], x0 + width, columns)
-            top, bottom = max(y, y0, 0), min(y + image.shape[0], y0 + height, rows)
-            if left < right and top < bottom:
-                out[top - y0 : bottom - y0, left - x0 : right - x0] = image[
-                    top - y : bottom - y, left - x : right - x
-                ]
+        window = (x0, y0, x0 + width, y0 + height)
+        for image, mask, x, y in (*((tile[0], None, tile[1], tile[2]) for tile in self.tiles), *self.patches):
+            left, right = max(x, window[0], 0), min(x + image.shape[1], window[2], self.size[1])
+            top, bottom = max(y, window[1], 0), min(y + image.shape[0], window[3], self.size[0])
+            if left >= right or top >= bottom:
+                continue
+            seen = (slice(top - y, bottom - y), slice(left - x, right - x))
+            target = out[top - y0 : bottom - y0, left - x0 : right - x0]
+            if mask is None:
+                target[...] = image[seen]
+            else:
+                np.copyto(target, image[seen], where=mask[seen][:, :, None] > 0)
         return out
 
 
 def draw_warp(
-    rng: np.random.Generator, hyp: Hyperparameters, source: tuple[int, int], size: tuple[int, int]
+    rng: np.random.Generator,
+    hyp: Hyperparameters,
+    source: tuple[int, int],
+    size: tuple[int, int],
+    zoom: float = 1.0,
 ) -> Warp:
     """Draw a random perspective map: rotation, scale, shear, translation and perspective about the centre.
 
@@ -92,9 +103,10 @@ def draw_warp(
         hyp: `degrees`, `scale`, `shear`, `translate`, `perspective`.
         source: Height, width of the source; its centre goes to the middle of the picture, ± translation.
         size: Height, width of the picture.
+        zoom: Factor beside the drawn scale.
     """
     draw = rng.uniform(-1.0, 1.0, 8)
-    scale = 1.0 + float(draw[3]) * hyp.scale
+    scale = zoom * (1.0 + float(draw[3]) * hyp.scale)
     target = (0.5 + draw[6:8] * hyp.translate) * (size[1], size[0])
     centre = np.array([source[1] / 2.0, source[0] / 2.0])
     if hyp.degrees == hyp.shear == hyp.perspective == 0.0:
@@ -127,18 +139,31 @@ def _shift(xy: Sequence[float] | NDArray[np.float64]) -> Matrix:
     return matrix
 
 
-def render(scene: Scene, warp: Warp) -> Image:
-    """The picture that a warp makes of a scene, bilinear; grey where it shows nothing of the canvas."""
-    height, width = warp.size
-    window = warp.window
+def render(scene: Scene, warp: Warp, recolour: Callable[[Image], Image] | None = None) -> Image:
+    """The picture that a warp makes of a scene, bilinear; grey where it shows nothing of the canvas.
+
+    Args:
+        scene: What is seen.
+        warp: How.
+        recolour: A change of every px by itself, made where there are fewest: before or after the warp.
+    """
+    window, few = warp.window, warp.size[0] * warp.size[1]
     # Beyond four times the area most of the window is grey: warping what is left costs less than drawing it.
-    if window is not None and window[2] * window[3] <= 4 * height * width:
-        if window == (0, 0, width, height) and scene.is_one_image(warp.size):
-            return scene.tiles[0][0]
-        view = scene.view(*window)
-        if (window[2], window[3]) == (width, height):
-            return view
-        return as_image(cv2.resize(view, (width, height), interpolation=cv2.INTER_LINEAR))
+    if window is None or window[2] * window[3] > 4 * few:
+        picture = _warp_image(scene, warp)
+    elif window == (0, 0, *warp.size[::-1]) and scene.is_one_image(warp.size):
+        picture = scene.tiles[0][0]
+    else:
+        picture = scene.view(*window)
+        if recolour is not None and window[2] * window[3] < few:
+            picture, recolour = recolour(picture), None
+        if picture.shape[:2] != warp.size:
+            picture = as_image(cv2.resize(picture, warp.size[::-1], interpolation=cv2.INTER_LINEAR))
+    return picture if recolour is None else recolour(picture)
+
+
+def _warp_image(scene: Scene, warp: Warp) -> Image:
+    height, width = warp.size
     x0, y0, x1, y1 = _seen_region(scene.size, warp)
     view = scene.view(x0, y0, x1 - x0, y1 - y0)
     # OpenCV counts px from their middles, we from the corner of the image.

@@ -206,7 +206,7 @@ def test_a_model_file_that_is_not_there_is_named(untouched: Refused, tiny: Path)
     [
         (["--epochs", "0"], "epochs must be a whole number of at least 1, but got 0"),
         (["--seed", "-1"], "seed must be a whole number of at least 0, but got -1"),
-        (["--optimizer", "sdg"], "adamw, adam, but got 'sdg'"),
+        (["--optimizer", "sdg"], "adamw, adam, rmsprop, but got 'sdg'"),
         (["--device", "gpu"], "but got 'gpu'"),
         (["--anchors", "guess"], "but got 'guess'"),
     ],

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from beagle.data_yaml import data_files
-from beagle.export_formats import FORMATS, Training, anchor_free
+from beagle.export_formats import FORMATS, anchor_free
+from beagle.export_training import Training
 from beagle.folders import CommandError
 from beagle.production import Wanted, export_best
 from beagle.rescale import Length, nominal_step, rescale
@@ -75,7 +76,7 @@ def test_an_export_is_accepted_by_a_reader_of_its_format(
         "lr0 0.01 became 0.04: a step is of 64 images, in the trials it was of 4" in note for note in notes
     )
     for module in found["model"]["unknown"]:
-        assert any(module in note and "does not have" in note for note in notes)
+        assert any(module in note and "own models do not use" in note for note in notes)
 
 
 def test_what_a_program_has_no_place_for_is_said() -> None:
@@ -96,8 +97,21 @@ def test_what_a_program_has_no_place_for_is_said() -> None:
         assert word in said["scaled-yolov4"]
     for word in ("obj 1", "anchor_t 4", "label_smoothing 0.1", "no anchors", "start.pt"):
         assert word in said["ultralytics"]
-    assert "tenth" in said["yolov5"]
+    assert "is 0.1 of the evolved" in said["yolov5"]
     assert "--label-smoothing" in FORMATS["yolov5"](training).command
+
+
+def test_rates_of_an_optimiser_are_not_given_to_another() -> None:
+    hyp = Hyperparameters(sat=0.5).to_dict()
+    settings = {"image_size": 640, "optimizer": "rmsprop", "seed": 1}
+    training = Training(hyp, load_spec("yolov5n"), Length(300, 16, 64), settings, "data.yaml")
+    for name in ("yolov5", "scaled-yolov4"):
+        with pytest.raises(CommandError, match="has no rmsprop"):
+            FORMATS[name](training)
+    written = FORMATS["ultralytics"](training)
+    assert "optimizer=RMSProp" in written.command
+    assert written.hyp["lr0"] == pytest.approx(0.01 * hyp["lr0"])
+    assert "The program has no place for these: sat 0.5." in written.notes
 
 
 def test_an_anchor_free_model_is_the_same_but_for_its_anchors() -> None:

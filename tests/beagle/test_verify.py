@@ -1,5 +1,6 @@
 """`beagle verify`: an honest export passes; one whose hyperparameters, anchors or weights were changed does not."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -11,8 +12,13 @@ import pytest
 import torch
 import yaml
 
-from beagle.production import Wanted, export_best
-from beagle.verification import compare, read_expectation, trial_hyperparameters
+from beagle.production import Wanted, export_best, versions
+from beagle.verification import compare, other_versions, read_expectation, trial_hyperparameters
+from beagle.wiring import EvolveOptions, start_run, train_detector
+from evolve.journal import Journal
+from evolve.ledger import Ledger
+from evolve.resources import Resources
+from evolve.trainable import run_trial
 
 Beagle = Callable[..., Any]
 
@@ -48,6 +54,26 @@ def test_an_honest_export_repeats_what_the_trial_measured(
     assert {"best.pt: map50", "epoch 1: box_loss", "epoch 2: map50_95"} <= set(rows)
     for row in found["checks"]:
         assert row["found"] == pytest.approx(row["expected"], rel=1e-4, abs=1e-6)
+
+
+def test_a_training_that_began_from_weights_takes_them_along(
+    finished_run: Path, options: EvolveOptions, tmp_path: Path, beagle: Beagle
+) -> None:
+    weights = str(finished_run / "trials/0000/training/weights/best.pt")
+    begun = dataclasses.replace(options, epochs=1, trials=1, training={"device": "cpu", "weights": weights})
+    run = tmp_path / "begun"
+    start_run(run, begun, Resources(), lambda _line: None)
+    with Journal(run / "journal.jsonl") as journal:
+        ledger = Ledger(run, journal)
+        trial = ledger.next_assignment()
+        assert trial is not None
+        ledger.ended(0, run_trial(trial, train_detector, lambda epoch, row: ledger.reported(0, epoch, row)))
+    target = export_best(run, tmp_path / "production")
+    assert (target / "start.pt").read_bytes() == Path(weights).read_bytes()
+    assert "--weights start.pt" in (target / "train.sh").read_text()
+    said = beagle("verify", target, "--device", "cpu", "--json")
+    assert said.code == 0, said.err
+    assert "epoch 1: box_loss" in {row["what"] for row in json.loads(said.out)["checks"]}
 
 
 def test_hyperparameters_come_back_as_the_trial_had_them(
@@ -141,6 +167,16 @@ def test_the_data_may_lie_elsewhere(copy: Path, tiny: Path, tmp_path: Path, beag
     said = beagle("verify", copy, "--data", moved / "data.yaml", "--epochs", "1", "--device", "cpu")
     assert said.code == 0, said.err
     assert "is what it says" in said.err
+
+
+def test_another_version_of_what_trained_is_said() -> None:
+    (line,) = other_versions({"provenance": {"versions": {"torch": "0.1", "numpy": "0.1"}}})
+    assert "the trials ran with 0.1" in line
+    assert list(other_versions({"provenance": provenance_now()})) == []
+
+
+def provenance_now() -> dict[str, Any]:
+    return {"versions": versions("torch", "beagle-evolve")}
 
 
 def test_differences_are_judged_by_the_stated_tolerance() -> None:

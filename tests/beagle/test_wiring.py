@@ -27,7 +27,7 @@ from evolve.search import search_from_events
 from evolve.space import SpaceError
 from evolve.trainable import Assignment
 from model.spec import ModelError, load_spec, round_image_size
-from trainer import prepare
+from trainer import checkpoint, prepare
 from trainer.config import Hyperparameters, TrainConfig, TrainError
 
 RESOURCES = Resources(cpus=1.0, concurrent=2)
@@ -246,6 +246,33 @@ def test_the_gene_of_anchors_per_level_gives_each_trial_its_own(
     assert np.shape(outcome.result["anchors"]) == (3, 2, 2)
 
 
+def test_an_attempt_after_want_of_memory_processes_each_batch_in_smaller_parts(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    plain = assignment_in(tmp_path / "plain", {**settings, "epochs": 1})
+    halved = dataclasses.replace(
+        assignment_in(tmp_path / "halved", {**settings, "epochs": 1}), micro_batch_halvings=1, attempt=1
+    )
+    states = []
+    for assignment in (plain, halved):
+        wiring.train_detector(assignment, lambda epoch, row: None)
+        states.append(checkpoint.load(Path(assignment.folder) / "training/weights/last.pt"))
+    assert [state["pieces"] for state in states] == [1, 2]
+    assert states[0]["config"] | {"out": ""} == states[1]["config"] | {"out": ""}  # the batch is the same
+
+
+def test_a_trial_with_two_gpus_is_trained_by_two_processes() -> None:
+    assert [wiring.devices_of(gpus) for gpus in (0, 0.25, 1, 2, 8)] == [1, 1, 1, 2, 8]
+
+
+def test_a_batch_that_the_gpus_of_a_trial_can_not_share_is_refused_before_anything_is_written(
+    tmp_path: Path, options: EvolveOptions
+) -> None:
+    with pytest.raises(ValueError, match="batch_size must be a multiple of devices"):
+        wiring.start_run(tmp_path / "run", options, Resources(gpus=3), lambda _line: None)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_training_that_diverges_is_an_outcome_with_a_reason(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
@@ -268,7 +295,7 @@ def test_the_production_command_is_one_that_the_command_takes(finished_run: Path
     group: Any = typer.main.get_command(app)
     given_ = group.commands["train"].make_context("train", words[2:]).params
     assert (given_["data"], given_["model"], given_["hyp"]) == ("$DATA", "model.yaml", Path("hyp.yaml"))
-    assert (given_["image_size"], given_["batch_size"], given_["seed"]) == (64, 4, 0)
+    assert (given_["image_size"], int(given_["batch_size"]), given_["seed"]) == (64, 4, 0)
     assert (given_["anchors"], given_["epochs"], given_["nominal_batch"]) == ("keep", 300, 4)
     assert given_["optimizer"] == settings["optimizer"]
     assert TrainConfig(

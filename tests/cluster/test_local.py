@@ -333,7 +333,7 @@ def test_a_patience_that_is_no_time_is_refused(place: LocalSubmitter, patience_s
 def test_a_place_is_built_by_its_name(tmp_path: Path) -> None:
     place: Submitter = build_submitter("local", tmp_path)
     assert place.list() == ()
-    with pytest.raises(ClusterError, match="must be local, but got 'moon'"):
+    with pytest.raises(ClusterError, match="must be one of local, slurm, ray, kubernetes, but got 'moon'"):
         build_submitter("moon", tmp_path)
 
 

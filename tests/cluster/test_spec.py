@@ -82,4 +82,7 @@ def test_how_a_job_stands_is_plain_data() -> None:
         "pid": 7,
         "folder": "/",
         "log": None,
+        "place": "local",
+        "native_id": "",
+        "detail": "",
     }

@@ -36,7 +36,7 @@ def _forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("the labels were read again")
 
-    monkeypatch.setattr(loading_module, "READERS", {"yolo": refuse, "coco": refuse, "voc": refuse})
+    monkeypatch.setattr(loading_module, "read_labels", refuse)
 
 
 def test_what_is_remembered_equals_what_was_read(write_yolo: Writer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,3 +68,40 @@ def test_a_killed_evolution_of_detectors_goes_on_where_it_was(
         assert {epoch: resumed.reports[epoch] for epoch in trial.reports} == trial.reports
         with (run / f"trials/{trial.id:04d}/training/results.csv").open() as table:
             assert [int(row["epoch"]) for row in csv.DictReader(table)] == list(range(EPOCHS))
+
+
+@pytest.mark.slow
+def test_an_evolution_of_detectors_that_is_asked_to_stop_ends_its_epochs_and_goes_on_with_more_trials(
+    place: Path,
+    start: Callable[..., subprocess.Popen[str]],
+    beagle: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    run = place / "runs/stopped"
+    driver = start(
+        *("evolve", "data/data.yaml", "--model", "yolov5n", "--image-size", "64", "--batch-size", "4"),
+        *("--trials", "2", "--epochs", str(EPOCHS), "--concurrent", "1", "--cpus", "0.5"),
+        *("--device", "cpu", "--genes", "lr0,mosaic", "--out", "runs/stopped"),
+    )
+    wait_until(run, driver, lambda s: any(2 <= len(t.reports) < EPOCHS - 2 for t in s.running))
+
+    said = beagle("stop", "stopped").stderr
+
+    assert "0 of 2 trials are done, 1 to go on with" in " ".join(said.split())
+    out, err = driver.communicate(timeout=PATIENCE_S)
+    assert driver.returncode == 0, err
+    assert "stopped: 0 of 2 trials are done" in " ".join(err.split())
+    assert "report" in out
+    before = state_of(run)
+    assert before is not None
+    (left,) = before.running
+
+    beagle("resume", "stopped", "--trials", "3", "--concurrent", "2")
+
+    after = state_of(run)
+    assert after is not None
+    assert len(after.finished) == 3
+    assert after.resources["concurrent"] == 2
+    first = after.trials[left.id]
+    assert {epoch: first.reports[epoch] for epoch in left.reports} == left.reports
+    with (run / f"trials/{left.id:04d}/training/results.csv").open() as table:
+        assert [int(row["epoch"]) for row in csv.DictReader(table)] == list(range(EPOCHS))

@@ -25,7 +25,7 @@ def main(folder: Path, trials: int, epochs: int, model: str) -> None:
             "epochs": epochs,
             "batch_size": 16,
         },
-        **{"image_size": 640, "seed": 0, "device": "auto", "gpus": 1.0, "cwd": str(folder)},
+        **{"image_size": 640, "seed": 0, "device": "auto", "cwd": str(folder)},
     }
     with Journal(folder / "journal.jsonl") as journal:
         journal.append(

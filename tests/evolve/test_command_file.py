@@ -1,6 +1,7 @@
 """The file of a trainer that is a command: what it may say, and what each mistake is told."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_ready_made_trainers_go_through_json_unchanged(name: str) -> None:
     spec = load_trainer(name)
     assert CommandSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     assert Space(spec.genes).start.keys() <= spec.handover.fixed.keys()
+
+
+def test_the_files_of_the_documentation_are_accepted(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/trainers.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    for number, block in enumerate(blocks):
+        (tmp_path / f"{number}.yaml").write_text(block)
+        load_trainer(str(tmp_path / f"{number}.yaml"))
+    for name in PLACEHOLDERS:
+        assert f"{{{name}}}" in text
 
 
 def test_ultralytics_is_told_its_optimiser_or_it_would_ignore_the_rate() -> None:

@@ -14,7 +14,7 @@ import yaml
 from evolve.journal import fold, read_journal
 
 HERE = Path(__file__).parent
-PATIENCE_S = 150
+PATIENCE_S = 240
 
 
 def commands(folder: Path) -> list[psutil.Process]:

@@ -30,6 +30,7 @@ def assignment(
     trial.mkdir(parents=True, exist_ok=True)
     spec = load_trainer(trainer).to_dict()
     spec["limits"] |= settings.pop("limits", {})
+    given = {key: settings.pop(key) for key in ("gpus", "micro_batch_halvings") if key in settings}
     usual = {
         "data": "/data/my data.yaml",
         "model": "yolov5s.pt",
@@ -43,6 +44,7 @@ def assignment(
         settings={**usual, "seed": 7, "cwd": str(folder), "trainer": spec, **settings},
         folder=str(trial),
         cpus=2.0,
+        **given,
     )
 
 
@@ -131,6 +133,20 @@ def test_a_command_that_ends_twice_at_the_same_place_has_failed(yolov5: Path) ->
     assert len(list((yolov5 / "trials/0003").glob("output*.txt"))) == 2
 
 
+def test_a_checkpoint_that_can_not_be_gone_on_from_is_given_up(yolov5: Path) -> None:
+    given = assignment(yolov5, "yolov5", model="slow.pt")
+    with pytest.raises(SystemExit):
+        run_command(given, Seen(stop_at=1))
+    last = yolov5 / "trials/0003/training/run/weights/last.pt"
+    last.write_text("half a check")
+    with pytest.raises(TrialError, match="JSONDecodeError"):
+        run_command(given, Seen())
+    seen = Seen()
+    outcome = run_command(given, seen)
+    assert list(seen) == [0, 1, 2, 3]
+    assert outcome.result["notes"] == ["the last checkpoint could not be gone on from: begun anew"]
+
+
 def test_an_out_of_memory_is_answered_with_a_smaller_batch_then_with_failure(yolov5: Path) -> None:
     outcome = run_command(assignment(yolov5, "yolov5", model="oom.pt"), Seen())
     assert outcome.fitness is not None
@@ -143,6 +159,16 @@ def test_an_out_of_memory_is_answered_with_a_smaller_batch_then_with_failure(yol
     assert outcome.fitness is None
     assert outcome.reason is not None
     assert outcome.reason.startswith("out of memory with a batch of 16: the command ended with exit code 1: ")
+
+
+def test_a_driver_that_saw_workers_die_of_memory_is_obeyed(yolov5: Path) -> None:
+    with pytest.raises(SystemExit):
+        run_command(assignment(yolov5, "yolov5", model="slow.pt"), Seen(stop_at=0))
+    outcome = run_command(assignment(yolov5, "yolov5", model="slow.pt", micro_batch_halvings=1), Seen())
+    assert outcome.result["batch"] == 8
+    assert yaml.safe_load((yolov5 / "trials/0003/training/run/opt.yaml").read_text())["batch_size"] == 8
+    again = run_command(assignment(yolov5, "yolov5", model="slow.pt", micro_batch_halvings=1), Seen())
+    assert again.result["batch"] == 8
 
 
 def test_a_fitness_that_is_no_number_is_a_failure_with_its_history(yolov5: Path) -> None:

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evolve import Journal, JournalError, fold, read_journal
+from evolve.journal import JournalReader
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUN: dict[str, Any] = {
@@ -436,3 +437,63 @@ def test_three_thousand_trials_of_ten_epochs_are_read_and_folded_within_a_second
         seconds.append(time.process_time() - begin)
     assert len(state.trials) == 3000
     assert min(seconds) < 1.0
+
+
+def test_a_reader_that_follows_a_journal_knows_what_one_that_reads_it_whole_does(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    events = [
+        {
+            "event": "run",
+            "version": 1,
+            "name": "a",
+            "trials": 2,
+            "seed": 0,
+            "space": {},
+            "resources": {"cpus": 2},
+        },
+        {"event": "ask", "trial": 0, "config": {"x": 0.5}, "origin": {}},
+        {"event": "report", "trial": 0, "attempt": 0, "epoch": 0, "metrics": {"fitness": 0.1}},
+        {"event": "retry", "trial": 0, "attempt": 1, "reason": "died", "failures": 1, "halvings": 1},
+        {"event": "tell", "trial": 0, "status": "finished", "fitness": 0.2, "metrics": {}, "epochs": 1},
+        {"event": "resume", "trials": 3, "resources": {"cpus": 1, "gpus": 0.5}},
+    ]
+    reader = JournalReader(path)
+    with pytest.raises(JournalError, match="cannot be read"):
+        reader.state()
+    with Journal(path) as journal:
+        for event in events:
+            journal.append(event)
+            assert reader.state() == fold(read_journal(path))
+        with path.open("ab") as file:  # a line that another process is still at
+            file.write(b'{"event": "stop", "rea')
+        assert reader.state().stopped is None
+        with path.open("ab") as file:
+            file.write(b'son": "asked"}\n')
+        assert reader.state().stopped == "asked"
+        with path.open("ab") as file:
+            file.write(b"{}\n")
+        with pytest.raises(JournalError, match=r"journal.jsonl:8: a line must hold one event"):
+            reader.state()
+    assert reader._state is not None
+    assert reader._state.resources == {"cpus": 1, "gpus": 0.5}
+    assert reader._state.trials[0].halvings == 1
+
+
+def test_a_journal_of_before_counts_failures_by_their_reasons(tmp_path: Path) -> None:
+    events = [
+        {"event": "run", "version": 1, "name": "a", "trials": 2},
+        {"event": "ask", "trial": 0, "config": {}, "origin": {}},
+        {"event": "retry", "trial": 0, "attempt": 1, "reason": "the driver was restarted"},
+        {"event": "retry", "trial": 0, "attempt": 2, "reason": "the worker process died"},
+    ]
+    trial = fold(events).trials[0]
+    assert (trial.failures, trial.halvings) == (1, 0)
+
+
+def test_what_was_appended_without_a_sync_is_there_for_other_readers_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        journal.append({"event": "stop", "reason": "a"}, sync=False)
+        assert len(read_journal(path)) == 1
+        journal.sync()
+        journal.sync()

@@ -9,7 +9,7 @@ import pytest
 
 from evolve import EvolveError, Gene, Journal, JournalError, Space, fold, read_journal
 from evolve.ledger import HOPELESS_TRIALS, Ledger, trial_folder
-from evolve.trainable import Outcome
+from evolve.trainable import WORKER_DIED, Outcome
 
 
 def open_run(folder: Path, trials: int = 4, space: Space | None = None) -> Journal:
@@ -165,6 +165,90 @@ def test_a_journal_that_can_not_be_written_stops_the_run_and_keeps_whole_lines(t
         assert ledger.next_assignment() is None
         assert journal.path.stat().st_size == size
         assert not ledger.state.trials
+
+
+def test_an_attempt_that_failed_is_handed_out_again_before_anything_new(tmp_path: Path) -> None:
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        first, _ = ledger.next_assignment(), ledger.next_assignment()
+        assert ledger.active == 2
+        ledger.failed(0, "RuntimeError: lost")
+        assert ledger.active == 1
+        again = ledger.next_assignment()
+        assert again is not None
+        assert first is not None
+        assert (again.trial, again.config, again.attempt) == (0, first.config, 1)
+        assert ledger.state.trials[0].retries == ["RuntimeError: lost"]
+
+
+def test_a_trial_that_used_up_its_attempts_has_failed_and_restarts_of_the_driver_do_not_count(
+    tmp_path: Path,
+) -> None:
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        ledger.next_assignment()
+        ledger.failed(0, "RuntimeError: first")
+    for _ in range(3):
+        with open_run(tmp_path) as journal:
+            again = Ledger(tmp_path, journal).next_assignment()
+            assert again is not None
+            assert again.trial == 0
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        for reason in ("second", "third"):
+            assert ledger.state.trials[0].status == "running"
+            ledger.next_assignment()
+            ledger.failed(0, f"RuntimeError: {reason}")
+        assert ledger.state.trials[0].reason == "RuntimeError: third"
+        assert ledger.active == 0
+        ledger.failed(0, "RuntimeError: too late")
+    told = [event for event in read_journal(tmp_path / "journal.jsonl") if event["event"] == "tell"]
+    assert [event["reason"] for event in told] == ["RuntimeError: third"]
+
+
+def test_want_of_memory_halves_the_micro_batch_also_after_a_restart_and_says_so_at_the_end(
+    tmp_path: Path,
+) -> None:
+    short = Outcome(None, reason="OutOfMemoryError: CUDA", out_of_memory=True)
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        ledger.next_assignment()
+        ledger.ended(0, short)
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        again = ledger.next_assignment()
+        assert again is not None
+        assert again.micro_batch_halvings == 1
+        ledger.ended(0, short)
+        again = ledger.next_assignment()
+        assert again is not None
+        assert again.micro_batch_halvings == 2
+        ledger.ended(0, short)
+        assert ledger.state.trials[0].reason == "OutOfMemoryError: CUDA (with 1/4 of the micro-batch)"
+
+
+def test_a_worker_that_dies_twice_without_a_word_gets_a_smaller_micro_batch(tmp_path: Path) -> None:
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        halvings = []
+        for _ in range(3):
+            assignment = ledger.next_assignment()
+            assert assignment is not None
+            halvings.append(assignment.micro_batch_halvings)
+            ledger.failed(0, WORKER_DIED)
+        assert halvings == [0, 0, 1]
+
+
+def test_a_run_that_is_to_stop_hands_out_nothing_and_keeps_what_is_open(tmp_path: Path) -> None:
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        ledger.next_assignment()
+        ledger.stopping = True
+        assert ledger.over
+        assert ledger.next_assignment() is None
+        assert [trial.id for trial in ledger.state.running] == [0]
+    with open_run(tmp_path) as journal:
+        assert Ledger(tmp_path, journal).next_assignment() is not None
 
 
 def test_a_leader_is_tried_again_under_another_seed_and_its_mean_counts(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def make_class(module: str, name: str) -> type[nn.Module]:
 
 def disguise(module: nn.Module) -> nn.Module:
     """A module of our own as one of `models.common`; torch's own layers stay."""
-    if type(module).__module__.startswith("torch."):
+    if hasattr(nn, type(module).__name__):  # ours may be a class of torch's with another rounding
+        module.__class__ = getattr(nn, type(module).__name__)
         for name, child in module.named_children():
             setattr(module, name, disguise(child))
         return module
@@ -57,7 +58,7 @@ def disguise_detect(head: nn.Module, *, old: bool) -> nn.Module:
     other.register_buffer("anchors", head.anchors.clone())
     if old:
         other.register_buffer("anchor_grid", head.anchors_px.clone().view(levels, 1, -1, 1, 1, 2))
-    other.m = head.m
+    other.m = disguise(head.m)
     return other
 
 
@@ -130,6 +131,11 @@ def main(folder: pathlib.Path) -> None:
     without = other_model(mish, kind="Model")
     del without.yaml["activation"]
     torch.save({"model": without}, folder / "mish.pt")
+    v31 = trained("yolov5s-v3.1", 4)
+    silent = other_model(v31, kind="Model", old=True)
+    del silent.yaml["family"]
+    torch.save({"model": silent}, folder / "v31.pt")
+    torch.save(v31.state_dict(), folder / "v31_truth.pt")
 
 
 if __name__ == "__main__":

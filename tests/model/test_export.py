@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from model import Detector, build
-from model.boxes import non_max_suppression
 from model.export import (
     Described,
     check_images,
@@ -26,6 +25,7 @@ from model.export import (
     state_dict_bytes,
     torch_export_bytes,
 )
+from model.nms import non_max_suppression
 from model.spec import ModelError
 from model.transfer import build_from
 from model.weights import read_checkpoint
@@ -95,7 +95,7 @@ def test_onnx_agrees_with_torch_on_photographs(described: Described, content: by
     assert check_onnx(content, described.detector, images) < 1e-3
 
 
-@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("classes", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_suppression_inside_the_graph_is_that_of_torch(classes: int) -> None:
     detector = lively(classes)
     described = Described(detector=detector, names=[str(i) for i in range(classes)], image_size=96)
@@ -133,6 +133,7 @@ def test_without_the_packages_the_error_says_what_to_install(
         check_onnx(b"", described.detector, torch.zeros(1))
 
 
+@pytest.mark.slow
 def test_a_torch_export_program_gives_the_same_for_any_batch(described: Described) -> None:
     program = torch.export.load(io.BytesIO(torch_export_bytes(described, SIDES)))
     images = check_images(described.detector, SIDES, 3)

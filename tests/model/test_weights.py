@@ -100,7 +100,7 @@ def test_a_state_dict_with_the_prefix_of_parallel_training_needs_a_model(
 ) -> None:
     checkpoint = read_checkpoint(others / "state.pt")
     assert (checkpoint.kind, checkpoint.spec, checkpoint.names) == ("state dict", None, None)
-    with pytest.raises(ModelError, match=r"state\.pt does not say which model it is of: say the model"):
+    with pytest.raises(ModelError, match=r"state\.pt does not say which model it is of: say it"):
         build_from(checkpoint)
     detector, _ = build_from(checkpoint, load_spec("yolov5n", classes=80))
     assert detector.classes == 3
@@ -138,9 +138,16 @@ def test_a_description_that_cannot_be_built_is_noted(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
         archive.writestr("model/data.pkl", b"\x80\x02cmodels.yolo\nModel\n)\x81}" + fields + b"b.")
     (note,) = read_checkpoint(tmp_path / "model.pt").notes
-    assert (
-        note
-        == "its model is none that can be built here: model: key 'anchors' must be given, but the file has nc, name"
+    assert note == "its model's description has no 'backbone'"
+
+
+def test_the_activations_of_a_generation_are_those_of_its_program(others: Path) -> None:
+    spec = read_checkpoint(others / "v31.pt").spec
+    assert spec is not None
+    assert (spec.options.family, spec.activation) == ("yolov5-v3.1", None)
+    same_function(
+        build_from(read_checkpoint(others / "v31.pt"))[0],
+        torch.load(others / "v31_truth.pt", weights_only=True),
     )
 
 

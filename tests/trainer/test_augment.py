@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from trainer import augment
 from trainer.config import Hyperparameters
-from trainer.warp import draw_warp
+from trainer.mixes import draw_blend, lay_mosaic
+from trainer.warp import Scene, draw_warp, render, warp_labels
 
 STILL = Hyperparameters(translate=0, scale=0, fliplr=0, hsv_h=0, hsv_s=0, hsv_v=0, mosaic=0)
 NONE = np.zeros((0, 5), np.float32)
@@ -54,6 +55,35 @@ def check_box(image, xyxy):
 
 def noise(rng, height, width):
     return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def random_perspective(rng, image, labels, hyp, size):
+    scene = Scene(image.shape[:2], ((image, 0, 0),))
+    warp = draw_warp(rng, hyp, scene.size, size)
+    return render(scene, warp), warp_labels(labels, warp)
+
+
+def mosaic4(rng, samples, size, hyp):
+    canvas = (2 * size, 2 * size)
+    tiles = lay_mosaic(rng, size, range(4), [image.shape[:2] for image, _ in samples])
+    boxes = [
+        labels + np.array([0, tile.x, tile.y, tile.x, tile.y], np.float32)
+        for (_, labels), tile in zip(samples, tiles, strict=True)
+    ]
+    joined = np.concatenate(boxes)
+    joined[:, 1:] = joined[:, 1:].clip(0, 2 * size)
+    scene = Scene(canvas, tuple((samples[tile.index][0], tile.x, tile.y) for tile in tiles))
+    warp = draw_warp(rng, hyp, canvas, (size, size))
+    return render(scene, warp), warp_labels(joined, warp)
+
+
+def jitter_hsv(rng, image, hyp):
+    return augment.shift_colour(image, augment.draw_colour(rng, hyp))
+
+
+def random_flips(rng, image, labels, hyp):
+    flips = augment.draw_flips(rng, hyp)
+    return augment.flip(image, flips), augment.flip_labels(labels, image.shape[:2], flips)
 
 
 class TestLetterbox:
@@ -107,7 +137,7 @@ class TestRandomPerspective:
     @given(seeds, geometry, st.sampled_from([(96, 96), (64, 128)]))
     def test_a_box_stays_on_its_rectangle(self, seed, hyp, size):
         source, labels = painted(120, 150, (50, 40, 95, 85))
-        image, moved = augment.random_perspective(np.random.default_rng(seed), source, labels, hyp, size)
+        image, moved = random_perspective(np.random.default_rng(seed), source, labels, hyp, size)
         assert image.shape == (*size, 3)
         if len(moved):
             assert moved[0, 0] == 1
@@ -115,7 +145,7 @@ class TestRandomPerspective:
 
     def test_an_image_is_returned_as_it_is_when_nothing_moves(self):
         image, labels = painted(64, 64, (10, 12, 30, 40))
-        same, moved = augment.random_perspective(np.random.default_rng(0), image, labels, STILL, (64, 64))
+        same, moved = random_perspective(np.random.default_rng(0), image, labels, STILL, (64, 64))
         assert same is image
         np.testing.assert_array_equal(moved, labels)
 
@@ -123,7 +153,7 @@ class TestRandomPerspective:
         image, labels = painted(100, 100, (40, 40, 60, 60))
         areas = []
         for seed in range(50):
-            _, moved = augment.random_perspective(
+            _, moved = random_perspective(
                 np.random.default_rng(seed),
                 image,
                 labels,
@@ -140,7 +170,7 @@ class TestRandomPerspective:
     def test_outside_the_image_is_grey(self):
         image = np.zeros((50, 50, 3), np.uint8)
         hyp = Hyperparameters(translate=0, scale=0, degrees=45)
-        turned, _ = augment.random_perspective(np.random.default_rng(3), image, NONE, hyp, (100, 100))
+        turned, _ = random_perspective(np.random.default_rng(3), image, NONE, hyp, (100, 100))
         assert (turned[0] == 114).all()
         assert (turned[50, 50] == 0).all()
 
@@ -150,16 +180,14 @@ class TestRandomPerspective:
         hyp = Hyperparameters(degrees=180, translate=1, scale=0.99, shear=60, perspective=0.01)
         rng = np.random.default_rng(seed)
         labels = np.column_stack([np.zeros(20), rng.uniform(0, 90, (20, 2)), rng.uniform(100, 200, (20, 2))])
-        image, moved = augment.random_perspective(
-            rng, noise(rng, 200, 200), labels.astype(np.float32), hyp, (64, 64)
-        )
+        image, moved = random_perspective(rng, noise(rng, 200, 200), labels.astype(np.float32), hyp, (64, 64))
         assert image.shape == (64, 64, 3)
         assert np.isfinite(moved).all()
         assert ((moved[:, 1:] >= 0) & (moved[:, 1:] <= 64)).all()
         assert (moved[:, 3:] - moved[:, 1:3] >= 1.99).all()
 
     def test_no_labels_give_no_labels(self):
-        _, moved = augment.random_perspective(
+        _, moved = random_perspective(
             np.random.default_rng(0),
             noise(np.random.default_rng(0), 20, 30),
             NONE,
@@ -174,8 +202,8 @@ class TestRandomPerspective:
         for hyp in (STILL, Hyperparameters(degrees=9, shear=2, perspective=0.001)):
             rng = np.random.default_rng(5)
             draw_warp(rng, hyp, (64, 64), (64, 64))
-            augment.jitter_hsv(rng, np.zeros((4, 4, 3), np.uint8), hyp)
-            augment.random_flips(rng, np.zeros((4, 4, 3), np.uint8), NONE, hyp)
+            jitter_hsv(rng, np.zeros((4, 4, 3), np.uint8), hyp)
+            random_flips(rng, np.zeros((4, 4, 3), np.uint8), NONE, hyp)
             after.append(rng.random())
         assert after[0] == after[1]
 
@@ -207,7 +235,7 @@ class TestMosaic:
             (cv2.GaussianBlur(noise(rng, height, width), (0, 0), 4), NONE)
             for height, width in rng.integers(20, 65, (4, 2)).tolist()
         ]
-        ours, _ = augment.mosaic4(np.random.default_rng(seed), samples, 64, hyp)
+        ours, _ = mosaic4(np.random.default_rng(seed), samples, 64, hyp)
         plain = self.plain(np.random.default_rng(seed), samples, 64, hyp)
         off = np.abs(ours.astype(int) - plain.astype(int)).max(axis=2)[1:-1, 1:-1]
         assert (off <= 3).mean() > 0.995  # seams are sharp: rounding of coordinates shows there
@@ -218,7 +246,7 @@ class TestMosaic:
     def test_a_box_stays_on_its_rectangle_in_every_corner(self, seed, hyp, corner):
         samples = [(np.full((96, 128, 3), 114, np.uint8), NONE) for _ in range(4)]
         samples[corner] = painted(96, 128, (40, 30, 90, 70), label=2)
-        image, labels = augment.mosaic4(np.random.default_rng(seed), samples, 128, hyp)
+        image, labels = mosaic4(np.random.default_rng(seed), samples, 128, hyp)
         assert image.shape == (128, 128, 3)
         if len(labels):
             assert labels[0, 0] == 2
@@ -229,7 +257,7 @@ class TestMosaic:
     def test_labels_of_all_four_are_joined_in_order(self):
         samples = [painted(64, 64, (20, 20, 44, 44), label=number) for number in range(4)]
         for seed in range(20):
-            _, labels = augment.mosaic4(np.random.default_rng(seed), samples, 64, STILL)
+            _, labels = mosaic4(np.random.default_rng(seed), samples, 64, STILL)
             assert labels[:, 0].tolist() == sorted(labels[:, 0].tolist())
             assert 1 <= len(labels) <= 4
 
@@ -237,7 +265,7 @@ class TestMosaic:
         samples = [(np.full((100, 100, 3), value, np.uint8), NONE) for value in (10, 60, 160, 210)]
         centres = []
         for seed in range(200):
-            image, _ = augment.mosaic4(np.random.default_rng(seed), samples, 100, STILL)
+            image, _ = mosaic4(np.random.default_rng(seed), samples, 100, STILL)
             left = np.isin(image[:, :, 0], (10, 160)).any(axis=0)
             top = np.isin(image[:, :, 0], (10, 60)).any(axis=1)
             centres.append((left.sum(), top.sum()))
@@ -248,7 +276,7 @@ class TestMosaic:
 
     def test_four_images_without_objects_give_no_labels(self):
         samples = [(np.zeros((32, 32, 3), np.uint8), NONE)] * 4
-        _, labels = augment.mosaic4(np.random.default_rng(0), samples, 32, Hyperparameters())
+        _, labels = mosaic4(np.random.default_rng(0), samples, 32, Hyperparameters())
         assert labels.shape == (0, 5)
         assert labels.dtype == np.float32
 
@@ -257,20 +285,20 @@ class TestColour:
     def test_value_alone_scales_brightness(self):
         hyp = Hyperparameters(hsv_h=0, hsv_s=0, hsv_v=0.4)
         image = np.full((4, 4, 3), 100, np.uint8)
-        levels = [int(augment.jitter_hsv(np.random.default_rng(s), image, hyp)[0, 0, 0]) for s in range(100)]
+        levels = [int(jitter_hsv(np.random.default_rng(s), image, hyp)[0, 0, 0]) for s in range(100)]
         assert 59 <= min(levels) < 70
         assert 130 < max(levels) <= 141
 
     def test_a_grey_image_stays_grey(self):
         image = np.repeat(np.arange(240, dtype=np.uint8).reshape(12, 20, 1), 3, axis=2)
         for seed in range(10):
-            out = augment.jitter_hsv(np.random.default_rng(seed), image, Hyperparameters())
+            out = jitter_hsv(np.random.default_rng(seed), image, Hyperparameters())
             assert (np.ptp(out, axis=2) == 0).all()
 
     def test_bright_px_saturate_and_do_not_wrap_round(self):
         image = np.full((2, 2, 3), (250, 250, 250), np.uint8)
         for seed in range(30):
-            out = augment.jitter_hsv(np.random.default_rng(seed), image, Hyperparameters(hsv_v=0.9))
+            out = jitter_hsv(np.random.default_rng(seed), image, Hyperparameters(hsv_v=0.9))
             draw = np.random.default_rng(seed).uniform(-1, 1, 3)[2] * 0.9 + 1
             assert int(out[0, 0, 0]) == pytest.approx(min(250 * draw, 255), abs=1)
 
@@ -279,14 +307,14 @@ class TestColour:
         hyp = Hyperparameters(hsv_h=0.1, hsv_s=0, hsv_v=0)
         hues = set()
         for seed in range(40):
-            out = augment.jitter_hsv(np.random.default_rng(seed), image, hyp)
+            out = jitter_hsv(np.random.default_rng(seed), image, hyp)
             hues.add(int(cv2.cvtColor(out, cv2.COLOR_BGR2HSV)[0, 0, 0]))
         assert min(hues) < 18  # beyond red, towards yellow
         assert max(hues) > 160
 
     def test_zero_jitter_returns_the_image_itself(self):
         image = noise(np.random.default_rng(1), 8, 8)
-        assert augment.jitter_hsv(np.random.default_rng(0), image, STILL) is image
+        assert jitter_hsv(np.random.default_rng(0), image, STILL) is image
 
 
 class TestFlips:
@@ -299,33 +327,22 @@ class TestFlips:
         box = (x1, y1, x1 + int(rng.integers(1, 20)), y1 + int(rng.integers(1, 10)))
         image, labels = painted(32, 48, box)
         hyp = Hyperparameters(flipud=flipud, fliplr=fliplr)
-        flipped, moved = augment.random_flips(rng, image, labels, hyp)
+        flipped, moved = random_flips(rng, image, labels, hyp)
         np.testing.assert_array_equal(found(flipped), moved[0, 1:])
         np.testing.assert_array_equal(flipped, image[:: -1 if flipud else 1, :: -1 if fliplr else 1])
 
     def test_no_labels_give_no_labels(self):
-        _, moved = augment.random_flips(
+        _, moved = random_flips(
             np.random.default_rng(0), np.zeros((4, 4, 3), np.uint8), NONE, Hyperparameters(flipud=1, fliplr=1)
         )
         assert moved.shape == (0, 5)
         assert moved.dtype == np.float32
 
 
-class TestMixup:
-    def test_both_images_and_all_labels_are_there(self):
-        first, second = painted(32, 32, (2, 2, 12, 12), 0), painted(32, 32, (16, 16, 30, 30), 1)
-        image, labels = augment.mixup(np.random.default_rng(0), first, second)
-        assert labels.tolist() == [[0, 2, 2, 12, 12], [1, 16, 16, 30, 30]]
-        assert 114 < image[5, 5, 2] < 255
-        assert 114 < image[20, 20, 2] < 255
-
-    def test_the_blend_is_near_a_half_as_beta_32_32_is(self):
-        first, second = (np.full((2, 2, 3), 255, np.uint8), NONE), (np.zeros((2, 2, 3), np.uint8), NONE)
-        shares = [
-            augment.mixup(np.random.default_rng(seed), first, second)[0][0, 0, 0] / 255 for seed in range(400)
-        ]
-        assert np.mean(shares) == pytest.approx(0.5, abs=0.01)
-        assert np.std(shares) == pytest.approx(np.sqrt(0.25 / 65), rel=0.1)
+def test_the_blend_is_near_a_half_as_beta_32_32_is():
+    shares = [draw_blend(np.random.default_rng(seed)) for seed in range(400)]
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.01)
+    assert np.std(shares) == pytest.approx(np.sqrt(0.25 / 65), rel=0.1)
 
 
 def test_no_function_edits_its_inputs():
@@ -334,11 +351,10 @@ def test_no_function_edits_its_inputs():
     image.flags.writeable = labels.flags.writeable = False  # editing raises
     hyp = Hyperparameters(flipud=1, fliplr=1, degrees=5)
     for chosen in (hyp, Hyperparameters(), STILL):
-        augment.random_perspective(rng, image, labels, chosen, (64, 64))
-        augment.mosaic4(rng, [(image, labels)] * 4, 64, chosen)
-        augment.jitter_hsv(rng, image, chosen)
-        augment.random_flips(rng, image, labels, chosen)
-    augment.mixup(rng, (image, labels), (image, labels))
+        random_perspective(rng, image, labels, chosen, (64, 64))
+        mosaic4(rng, [(image, labels)] * 4, 64, chosen)
+        jitter_hsv(rng, image, chosen)
+        random_flips(rng, image, labels, chosen)
     augment.letterbox(image, (96, 32), scale_up=True)
 
 
@@ -346,6 +362,6 @@ def test_the_same_generator_gives_the_same_sample():
     rng = np.random.default_rng(0)
     samples = [(noise(rng, 50, 64), np.array([[1, 5, 5, 40, 50]], np.float32)) for _ in range(4)]
     hyp = Hyperparameters(degrees=5, perspective=0.0005)
-    first, second = (augment.mosaic4(np.random.default_rng(7), samples, 64, hyp) for _ in range(2))
+    first, second = (mosaic4(np.random.default_rng(7), samples, 64, hyp) for _ in range(2))
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])

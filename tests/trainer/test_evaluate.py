@@ -12,7 +12,8 @@ from model import build
 from trainer import Hyperparameters
 from trainer.average_precision import build_truth, match
 from trainer.evaluate import GroundTruth, detect, evaluate, fitness, measure, to_original
-from trainer.loader import DetectionSet, build_loader
+from trainer.loader import build_loader
+from trainer.samples import DetectionSet
 
 NAMES = ("cat", "dog")
 NOTHING = np.zeros((0, 6), np.float32)

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from dataset import Split
 from trainer.config import TrainError
+from trainer.image_cache import NoCache
 from trainer.images import (
-    ImageCache,
     ScaledImages,
-    free_memory,
     read_image,
     rect_sizes,
     resize,
@@ -107,7 +106,7 @@ class TestScaledImages:
 
     def test_without_room_images_are_read_each_time_and_are_the_same(self, split):
         kept, unkept = ScaledImages(split, SIZE, smooth=False), ScaledImages(split, SIZE, smooth=False)
-        unkept.cache = ImageCache(unkept.sizes, 0)
+        unkept.cache = NoCache()
         for index in (0, 2, 2):
             assert np.array_equal(kept[index], unkept[index])
         for path in split.images:
@@ -119,34 +118,6 @@ class TestScaledImages:
         cv2.imwrite(str(split.images[0]), np.zeros((40, 50, 3), np.uint8))
         with pytest.raises(TrainError, match=r"00\.png: the image must be 96x72 px .* but is 50x40"):
             ScaledImages(split, SIZE, smooth=True)[0]
-
-
-class TestCache:
-    def test_as_many_images_as_fit_have_a_place(self):
-        cache = ImageCache([(2, 2), (3, 4), (1, 1)], 12 + 36 + 2)
-        assert cache.places == 2
-        images = [
-            np.full((*shape, 3), shade, np.uint8) for shade, shape in enumerate([(2, 2), (3, 4), (1, 1)], 1)
-        ]
-        for index, image in enumerate(images):
-            assert cache.get(index) is None
-            cache.put(index, image)
-        assert np.array_equal(cache.get(0), images[0])
-        assert np.array_equal(cache.get(1), images[1])
-        assert cache.get(2) is None
-
-    def test_a_cached_image_cannot_be_edited(self):
-        cache = ImageCache([(2, 2)], 100)
-        cache.put(0, np.zeros((2, 2, 3), np.uint8))
-        with pytest.raises(ValueError, match="read-only"):
-            cache.get(0)[:] = 1
-
-    def test_an_empty_cache_holds_nothing(self):
-        assert ImageCache([], 100).places == 0
-
-
-def test_free_memory_is_some():
-    assert free_memory() > 2**20
 
 
 def test_an_image_turned_by_its_exif_tag_is_read_upright(tmp_path):

@@ -6,13 +6,16 @@ import shutil
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from dataset import Split, load
 from trainer.config import Hyperparameters, TrainError
-from trainer.loader import DetectionSet, Draw, build_loader, collate
+from trainer.loader import build_loader, collate
+from trainer.plan import Draw
+from trainer.samples import DetectionSet
 
 SIZE = 64
 PLAIN_COLOURS = Hyperparameters(hsv_h=0, hsv_s=0, hsv_v=0, mosaic=0.7)
@@ -40,8 +43,8 @@ def training(split, **changes):
     return DetectionSet(split, SIZE, Hyperparameters(mixup=0.5, degrees=5), True, 3, **changes)
 
 
-def evaluation(split):
-    return DetectionSet(split, SIZE, Hyperparameters(), False)
+def evaluation(split, **changes):
+    return DetectionSet(split, SIZE, Hyperparameters(), False, **changes)
 
 
 def passes(samples, epochs, **how):
@@ -230,30 +233,127 @@ class TestRectangles:
         # 128x64, 96x72, 80x80 and 64x96, with half a stride added before rounding up
         assert shapes == [(64, 96), (64, 96), (96, 96), (96, 64)]
 
-    def test_rectangles_are_refused_for_training(self, data):
-        with pytest.raises(TrainError, match="neither shuffled nor augmented"):
-            build_loader(training(data.train), 4, shuffle=False, workers=0, seed=0, rect=True)
-        with pytest.raises(TrainError, match="neither shuffled nor augmented"):
-            build_loader(evaluation(data.train), 4, shuffle=True, workers=0, seed=0, rect=True)
+    def test_rectangles_are_refused_together_with_mosaics(self, data):
+        with pytest.raises(TrainError, match="exclude mosaics: mosaic must be 0, but is 1"):
+            build_loader(training(data.train), 4, shuffle=True, workers=0, seed=0, rect=True)
+
+    def test_training_shuffles_rectangular_batches_and_keeps_what_is_in_them(self, data):
+        samples = DetectionSet(data.train, SIZE, Hyperparameters(mosaic=0), True)
+        loader = build_loader(samples, 4, shuffle=True, workers=0, seed=2, rect=True)
+        epochs = []
+        for epoch in range(3):
+            loader.set_epoch(epoch)
+            epochs.append([(tuple(b["images"].shape[2:]), tuple(b["indices"].tolist())) for b in loader])
+        assert epochs[0] != epochs[1]
+        assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(epochs[2])
+        assert {shape for shape, _ in epochs[0]} == {(32, 64), (64, 64)}  # of 128x64, and of all others
+
+    def test_boxes_of_rectangular_training_sit_on_their_colours(self, data):
+        hyp = Hyperparameters(mosaic=0, hsv_h=0, hsv_s=0, hsv_v=0, scale=0.2)
+        samples = DetectionSet(data.train, 96, hyp, True)
+        checked = 0
+        for batch in build_loader(samples, 4, shuffle=True, workers=0, seed=2, rect=True):
+            height, width = batch["images"].shape[2:]
+            for place, label, x, y, _, _ in batch["targets"].tolist():
+                pixel = batch["images"][int(place), :, int(y * height), int(x * width)]
+                assert pixel.argmax() == label
+                checked += 1
+        assert checked > 15
+
+
+@pytest.fixture(params=["remove", "truncate", "garbage", "resize"])
+def spoil(request):
+    """What may happen to an image file while a training runs."""
+
+    def damage(path):
+        if request.param == "remove":
+            path.unlink()
+        elif request.param == "truncate":
+            path.write_bytes(path.read_bytes()[:200])
+        elif request.param == "garbage":
+            path.write_bytes(b"no image at all")
+        else:
+            cv2.imwrite(str(path), np.zeros((7, 9, 3), np.uint8))
+
+    return damage
 
 
 class TestFaults:
+    @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=linux)])
+    def test_another_image_stands_in_for_one_that_went_bad(self, own_split, workers, spoil, caplog):
+        spoil(own_split.images[6])
+        samples = DetectionSet(own_split, SIZE, PLAIN_COLOURS, True, 3, cache="off")
+        loader = build_loader(samples, 4, shuffle=True, workers=workers, seed=0)
+        for epoch in range(2):
+            loader.set_epoch(epoch)
+            assert sum(len(batch["indices"]) for batch in loader) == 16
+        (note,) = loader.notes()
+        assert re.search(
+            r"1 of 16 train images became unusable, other images took their places.*06\.png: ", note
+        )
+        assert "\n" not in note
+        assert [r.message for r in caplog.records if "06.png" in r.message] == [
+            r.message for r in caplog.records
+        ]
+        assert len(caplog.records) == 1  # once, not once an epoch or a worker
+
+    @linux
+    def test_samples_with_a_stand_in_are_the_same_whatever_the_number_of_workers(self, own_split):
+        own_split.images[3].unlink()
+        passed = []
+        for workers in (0, 2):
+            samples = DetectionSet(own_split, SIZE, PLAIN_COLOURS, True, 3, cache="off")
+            passed.append(passes(samples, (0, 1), workers=workers))
+        assert all(same(*pair) for pair in zip(*passed, strict=True))
+        whole = [batch["indices"].tolist() for batch in passed[0]]
+        assert sorted(index for batch in whole[:4] for index in batch) == list(range(16))
+
     @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=linux)])
-    @pytest.mark.parametrize("spoil", ["remove", "empty", "garbage"])
-    def test_an_image_that_cannot_be_read_is_named_in_one_line(self, own_split, workers, spoil):
-        path = own_split.images[6]
-        path.unlink()
-        if spoil != "remove":
-            path.write_bytes(b"" if spoil == "empty" else b"no image at all")
-        message = error_of(build_loader(evaluation(own_split), 4, shuffle=False, workers=workers, seed=0))
-        assert re.search(r"06\.png: the (image can't be read|file must be an image)", message)
+    def test_a_bad_image_is_grey_in_an_evaluation_and_its_objects_count_as_missed(
+        self, own_split, workers, spoil
+    ):
+        spoil(own_split.images[6])
+        loader = build_loader(evaluation(own_split, cache="off"), 4, shuffle=False, workers=workers, seed=0)
+        batch = list(loader)[1]
+        assert (batch["images"][2] == 114).all()
+        assert not (batch["targets"][:, 0] == 2).any()
+        assert not (batch["images"][1] == 114).all()
+        assert "its objects count as missed" not in loader.notes()[0]
+        assert "their objects count as missed; such as" in loader.notes()[0]
+
+    @pytest.mark.parametrize("augment", [True, False])
+    @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=linux)])
+    def test_a_disk_that_is_gone_ends_the_run_in_one_line(self, own_split, workers, augment):
+        for path in own_split.images[:4]:
+            path.unlink()
+        samples = DetectionSet(own_split, SIZE, PLAIN_COLOURS, augment, cache="off")
+        message = error_of(build_loader(samples, 4, shuffle=False, workers=workers, seed=0))
+        assert re.search(r"of 16 images can't be used any more .*0\d\.png: the image can't be read", message)
         assert "\n" not in message
+
+    def test_the_only_image_of_a_split_has_no_stand_in(self, own_split):
+        one = Split("train", own_split.images[:1], own_split.sizes[:1], own_split.labels[:1])
+        one.images[0].unlink()
+        with pytest.raises(TrainError, match="1 of 1 images can't be used any more"):
+            training(one, cache="off")[0]
+
+    def test_labels_that_change_under_a_training_are_those_of_the_next_run(self, tiny_dataset, tmp_path):
+        root = shutil.copytree(tiny_dataset.parent, tmp_path / "own")
+        (root / "data.yaml").write_text(tiny_dataset.read_text().replace(str(tiny_dataset.parent), str(root)))
+        samples = training(load(root / "data.yaml", cache=False).train, cache="off")
+        before = [samples[index] for index in range(4)]
+        for path in (root / "labels" / "train").iterdir():
+            path.write_text("0 0.5 0.5 1 1\n")
+        assert all(np.array_equal(samples[index].labels, before[index].labels) for index in range(4))
+        after = load(root / "data.yaml", cache=False).train.labels
+        assert all(rows.tolist() == [[0, 0.5, 0.5, 1, 1]] for rows in after)
 
     @linux
     def test_workers_end_at_once_after_an_error(self, own_split):
-        own_split.images[0].unlink()
+        for path in own_split.images:
+            path.unlink()
         loader = build_loader(evaluation(own_split), 4, shuffle=False, workers=1, seed=0)
-        assert "can't be read" in error_of(loader)
+        assert "can't be used" in error_of(loader)
         start = time.monotonic()
         del loader
         assert time.monotonic() - start < 4
@@ -289,11 +389,11 @@ class TestCache:
         assert all(same(*pair) for pair in zip(first, loader, strict=True))
         assert loader.samples[3].image.shape == (3, SIZE, SIZE)  # in this process too
 
-    def test_a_pickled_set_is_the_same_set_with_an_empty_cache(self, own_split):
+    def test_a_pickled_set_is_the_same_set_with_the_same_cache(self, own_split):
         samples = training(own_split)
         before = samples[2].image
         copy = pickle.loads(pickle.dumps(samples))  # noqa: S301 (our own bytes)
-        assert all(copy.images.cache.get(index) is None for index in range(len(copy)))
+        assert copy.images.cache.get(2) is not None  # the same file, mapped again
         assert np.array_equal(before, copy[2].image)
 
 

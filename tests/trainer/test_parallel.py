@@ -1,3 +1,5 @@
+import dataclasses
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -6,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer import Hyperparameters, TrainConfig
+from trainer import Hyperparameters, TrainConfig, TrainError, train
+from trainer.checkpoint import load as load_checkpoint
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 
@@ -48,3 +51,46 @@ def test_two_devices_with_half_a_batch_each_take_the_steps_of_one_with_the_whole
     assert largest_difference(pair[0]["weights"], pair[1]["weights"]) == 0
     start = [row["box_loss"] for row in alone["losses"]]
     assert len(set(start)) == 5
+
+
+def test_a_training_on_two_devices_writes_and_reports_as_one_on_one_does(config):
+    reported, bars = [], []
+
+    def report(epoch, row):
+        assert len(load_checkpoint(config.out / "weights" / "last.pt")["history"]) == epoch + 1
+        reported.append((epoch, row))
+
+    result = train(config, report=report, progress=lambda *step: bars.append(step))
+    assert reported == list(enumerate(result.history))
+    assert (result.status, result.epochs) == ("finished", 2)
+    assert bars[:3] == [("train", 1, 2), ("train", 2, 2), ("evaluate", 4, 8)]
+    names = sorted(path.name for path in config.out.rglob("*.*"))
+    assert names == ["best.pt", "config.json", "hyp.yaml", "last.pt", "results.csv"]
+    alone = dataclasses.replace(
+        config, devices=1, resume=True
+    )  # how many devices is no part of what a training is
+    assert train(alone).history == result.history
+
+
+@pytest.mark.slow
+def test_what_a_process_refuses_is_said_where_it_was_launched(config):
+    with pytest.raises(TrainError, match="freeze must name layers 0 to 23"):
+        train(dataclasses.replace(config, freeze=[40]))
+
+
+@pytest.mark.slow
+def test_a_report_that_raises_ends_all_processes_and_the_training_can_be_resumed_exactly(config, tmp_path):
+    class EnoughError(Exception):
+        pass
+
+    def report(*_):
+        raise EnoughError
+
+    with pytest.raises(EnoughError):
+        train(config, report=report)
+    assert multiprocessing.active_children() == []
+    resumed = train(dataclasses.replace(config, resume=True))
+    whole = train(dataclasses.replace(config, out=tmp_path / "whole"))
+    first, second = (load_checkpoint(result.last) for result in (resumed, whole))
+    assert largest_difference(first["weights"], second["weights"]) == 0
+    assert largest_difference(first["ema"]["weights"], second["ema"]["weights"]) == 0
