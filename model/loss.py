@@ -55,8 +55,8 @@ class DetectionLoss(nn.Module):
     (where several are, at the highest, so that the order of the targets can't matter) and at 0 elsewhere; the mean
     of each level, weighed by `balance`.
 
-    Everything is computed in float32 or better, under autocast as well. The detector's anchors are copied at birth. The
-    only state is `balance` (levels,), a buffer: `state_dict` carries it when `autobalance` moves it.
+    Everything is computed in float32 or better, under autocast as well. The detector's anchors are copied at birth.
+    The only state is `balance` (levels,), a buffer: `state_dict` carries it when `autobalance` moves it.
 
     Where processes share a batch, `pool` joins them: the totals of all shares then add up to that of the batch.
 
