@@ -17,12 +17,12 @@ from beagle.fitting import fit_anchors, load_inputs
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import build_space
 from beagle.production import provenance
+from beagle.run_header import begin_run
 from beagle.searching import search_header
 from evolve.command_trainable import TRAINER, run_command
 from evolve.journal import Journal, RunState, fold, read_journal
 from evolve.ledger import OnEvent
 from evolve.resources import Resources
-from evolve.space import EvolveError
 from evolve.trainable import Assignment, Outcome, Report
 from trainer.autoanchor import Choice
 from trainer.config import Hyperparameters, TrainConfig
@@ -119,10 +119,7 @@ def start_run(
     training["anchors"] = np.round(fitted.anchors, 2).tolist()
     shapes = data.shapes(image_size)
     pick = np.random.default_rng(options.seed).permutation(len(shapes))[:SAMPLED_SHAPES]
-    header = {
-        "event": "run",
-        "version": 1,
-        "name": folder.name,
+    facts = {
         "trials": options.trials,
         "seed": options.seed,
         "space": space.to_dict(),
@@ -139,16 +136,7 @@ def start_run(
             "after": asdict(fitted.after),
         },
     }
-    if check is not None:
-        check()
-    existed = folder.exists()
-    try:
-        with Journal(folder / "journal.jsonl") as journal:
-            journal.append(header)
-    except EvolveError:
-        if not existed:
-            shutil.rmtree(folder, ignore_errors=True)  # it would stand in the way of the next try
-        raise
+    begin_run(folder, facts, check)
     return fitted
 
 
