@@ -11,7 +11,6 @@ from evolve.report_view import Scored, View, elite
 from evolve.space import Gene
 from evolve.wording import origin_words
 
-
 CROWD = 150  # more trials than these are drawn fainter, or they are one blot
 
 
