@@ -12,6 +12,7 @@ their order, in one folder. A block of which this file does not know what to mak
 """
 
 import configparser
+import itertools
 import re
 import shlex
 import subprocess
@@ -23,20 +24,17 @@ from typing import Any
 
 import pytest
 import typer
+from typer.exceptions import TyperException
 
 from beagle.cli import app, run
 from beagle.genes import build_space
 from beagle.submit_command import read_settings
-from beagle.wiring import EvolveOptions, start_run, train_detector
 from cluster.kubernetes_manifest import KubernetesSettings
 from cluster.ray_jobs import RaySettings
 from cluster.ray_up import RayUpSettings
 from cluster.slurm_script import SlurmSettings
+from cluster.spec import ClusterError
 from evolve.command_file import load_trainer
-from evolve.journal import Journal
-from evolve.ledger import Ledger
-from evolve.resources import Resources
-from evolve.trainable import run_trial
 from trainer.config import Hyperparameters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -141,6 +139,19 @@ def check_beagle(words: list[str]) -> None:
         TEMPLATES[values["kind"]].from_dict(given)
 
 
+def check_options(page: str, words: list[str]) -> None:
+    """Words within a sentence, which need not be a whole command: its sub-command and options must exist."""
+    command: Any = typer.main.get_command(app)
+    rest = list(words)
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command = command.commands[rest.pop(0)]
+    assert command.name != "beagle", f"{page}: there is no `beagle {shlex.join(words)}`"
+    known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)} | {"--help"}
+    own = rest[: rest.index("--")] if "--" in rest else rest
+    unknown = {word for word in own if word.startswith("--")} - known
+    assert not unknown, f"{page}: `beagle {shlex.join(words)}` has no {', '.join(unknown)}"
+
+
 def check_make(words: list[str]) -> None:
     targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     assert set(words) <= set(targets), f"make {words}: the Makefile has {targets}"
@@ -172,52 +183,6 @@ CHECKS: Mapping[str, Callable[[list[str]], None]] = {
 }
 
 
-def make_data(folder: Path) -> None:
-    """Beside the data set of `place`: box shapes alone, and a second set."""
-    (folder / "shapes.csv").write_text("w,h\n" + "".join(f"{8 + n % 30},{10 + n % 47}\n" for n in range(200)))
-    (folder / "other").symlink_to(folder / "data", target_is_directory=True)
-
-
-@pytest.fixture(scope="module")
-def night(place: Path, environment: dict[str, str]) -> Path:
-    """A run of two trials that were really trained, in this process and without Ray."""
-    folder = place / "ready" / "night"
-    options = EvolveOptions(
-        data=str(place / "data"),
-        model="yolov5n",
-        trials=2,
-        epochs=1,
-        batch_size=4,
-        image_size=64,
-        genes=("lr0", "mosaic"),
-        training={"device": "cpu"},
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEAGLE_CACHE", environment["BEAGLE_CACHE"])
-        start_run(folder, options, Resources(), lambda _line: None)
-        with Journal(folder / "journal.jsonl") as journal:
-            ledger = Ledger(folder, journal)
-            while (trial := ledger.next_assignment()) is not None:
-                number = trial.trial
-                outcome = run_trial(
-                    trial,
-                    train_detector,
-                    lambda epoch, row, number=number: ledger.reported(number, epoch, row),
-                )
-                ledger.ended(number, outcome)
-    return folder
-
-
-@pytest.fixture
-def stand(place: Path, night: Path, tmp_path: Path) -> Path:
-    """A reader's folder: `data`, `other`, `shapes.csv` and a run called `night`."""
-    (tmp_path / "data").symlink_to(place / "data", target_is_directory=True)
-    make_data(tmp_path)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/night").symlink_to(night, target_is_directory=True)
-    return tmp_path
-
-
 @pytest.mark.parametrize("block", ALL, ids=lambda block: block.where)
 def test_each_block_says_how_it_is_tried(block: Block) -> None:
     assert block.language in WAYS, (
@@ -241,6 +206,24 @@ def test_each_command_is_one_that_would_be_understood(block: Block) -> None:
             CHECKS[first](words)
 
 
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("evolve DATA --trails 100", "No such option"),
+        ("evolve DATA --trials many", "a valid integer"),
+        ("stop", "Missing parameter"),
+        ("evolved DATA", "there is no evolved"),
+        ("jobs", "a sub-command is missing"),
+        ("submit --to slurm -- evolve DATA --trails 100", "No such option"),
+        ("submit --to slurm --set partitoin=gpu -- evolve DATA", "did you mean partition"),
+        ("cluster template kuberay --set picture=x", "there is no setting"),
+    ],
+)
+def test_a_line_that_would_be_refused_is_found(line: str, why: str) -> None:
+    with pytest.raises((TyperException, ClusterError, AssertionError), match=why):
+        check_beagle(shlex.split(line))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_within_a_sentence_exist_with_their_options(page: str) -> None:
     text = re.sub(r"```.*?```", "", (REPOSITORY / page).read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -249,16 +232,9 @@ def test_commands_within_a_sentence_exist_with_their_options(page: str) -> None:
         if first != "beagle":
             CHECKS[first](words)
             continue
-        command: Any = typer.main.get_command(app)
-        while words and words[0] in getattr(command, "commands", {}):
-            command = command.commands[words.pop(0)]
-        assert command.name != "beagle", f"{page}: there is no `{code}`"
-        options = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
-        own = words[: words.index("--")] if "--" in words else words
-        for word in own:
-            assert not word.startswith("--") or word in {*options, "--help"}, (
-                f"{page}: `{code}` has no {word}"
-            )
+        alternatives = [word.split("|") for word in itertools.takewhile(lambda w: w[0].islower(), words)]
+        for choice in itertools.product(*alternatives):
+            check_options(page, [*choice, *words[len(choice) :]])
 
 
 @pytest.mark.parametrize("page", PAGES)
