@@ -107,6 +107,17 @@ class Mirror:
         self._best_logged = -1
         self.sent = 0
 
+    @property
+    def parent(self) -> str:
+        """The id of the parent run in MLflow, once something was pushed.
+
+        Raises:
+            TrackingError: Nothing was.
+        """
+        if self._parent is None:
+            raise TrackingError("a run must be pushed before its parent is known")
+        return self._parent
+
     def push(self, state: RunState, *, final: bool = False) -> None:
         """Send what MLflow does not hold yet.
 
