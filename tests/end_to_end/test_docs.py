@@ -227,7 +227,7 @@ def test_a_line_that_would_be_refused_is_found(line: str, why: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_within_a_sentence_exist_with_their_options(page: str) -> None:
     text = re.sub(r"```.*?```", "", (REPOSITORY / page).read_text(encoding="utf-8"), flags=re.DOTALL)
-    for code in re.findall(r"`((?:beagle|make|python -m) [a-z][^`]*)`", text):
+    for code in re.findall(r"`((?:beagle|make|python -m|pip) [a-z][^`]*)`", text):
         first, *words = shlex.split(code)
         if first != "beagle":
             CHECKS[first](words)
