@@ -20,12 +20,12 @@ from beagle.fitting import fit_anchors, load_inputs
 from beagle.folders import CommandError, absolute_source, check_new_folder, write_bytes
 from beagle.genes import build_space
 from beagle.production import provenance
+from beagle.run_header import begin_run
 from beagle.searching import search_header
 from evolve.command_trainable import TRAINER, run_command
 from evolve.journal import Journal, RunState, fold, read_journal
 from evolve.ledger import OnEvent
 from evolve.resources import Resources
-from evolve.space import EvolveError
 from evolve.tracking import ANCHOR_PICTURE
 from evolve.trainable import Assignment, Outcome, Report
 from trainer.autoanchor import Choice
@@ -125,10 +125,7 @@ def start_run(
     training["anchors"] = np.round(fitted.anchors, 2).tolist()
     shapes = data.shapes(image_size)
     pick = np.random.default_rng(options.seed).permutation(len(shapes))[:SAMPLED_SHAPES]
-    header = {
-        "event": "run",
-        "version": 1,
-        "name": folder.name,
+    facts = {
         "trials": options.trials,
         "seed": options.seed,
         "space": space.to_dict(),
@@ -145,16 +142,7 @@ def start_run(
             "after": asdict(fitted.after),
         },
     }
-    if check is not None:
-        check()
-    existed = folder.exists()
-    try:
-        with Journal(folder / "journal.jsonl") as journal:
-            journal.append(header)
-    except EvolveError:
-        if not existed:
-            shutil.rmtree(folder, ignore_errors=True)  # it would stand in the way of the next try
-        raise
+    begin_run(folder, facts, check)
     if fitted.fitted is not None:
         _draw_fit(folder / ANCHOR_PICTURE, shapes, np.asarray(inputs.spec.anchors), fitted, options.hyp)
     return fitted

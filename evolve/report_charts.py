@@ -11,6 +11,8 @@ from evolve.report_view import Scored, View, elite
 from evolve.space import Gene
 from evolve.wording import origin_words
 
+CROWD = 150  # more trials than these are drawn fainter, or they are one blot
+
 
 def _fitness_axis(view: View) -> Axis:
     """The fitness axis: a few collapsed trials (far under the lower quartile) must not flatten all others."""
@@ -67,11 +69,12 @@ def progress_section(view: View) -> Html:
             "failed",
             f"trial {trial.id} failed: {trial.reason or 'no reason'}",
         )
+    strength = min(1.0, (CROWD / len(view.scored)) ** 0.5) if view.scored else 1.0
     for scored in _last(view, view.scored):
         words = (
             f"trial {scored.trial.id}, {origin_words(scored.trial.origin)}: fitness {fixed(scored.fitness)}"
         )
-        _draw_trial(chart, view, scored, place[scored.trial.id], words)
+        _draw_trial(chart, view, scored, place[scored.trial.id], words, strength)
     below = any(s.fitness < chart.y.low for s in view.scored)
     entries = [
         ("line", "curve-best", "best so far"),

@@ -34,13 +34,15 @@ ANCHOR_PICTURE = "anchors.png"
 ANCHOR_FIGURES = ("bpr", "aat", "fitness", "mean_best_ratio", "mean_best_iou")
 ANCHOR_METRIC = "anchors.after.fitness"  # where a run has it, all of them were sent
 
-# Without these MLflow's client asks a dead server for minutes, and reports its own use to its makers.
+# Without these MLflow's client asks a dead server for minutes, reports its own use to its makers, and prints two
+# lines for every run.
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 

@@ -172,8 +172,12 @@ def server(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.mark.slow
-def test_a_real_server_gets_the_same_as_the_store(run: Path, server: Store) -> None:
+def test_a_real_server_gets_the_same_as_the_store_without_a_word_on_stdout(
+    run: Path, server: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    capfd.readouterr()
     sync(run, server)
+    assert capfd.readouterr().out == ""
     check_complete(server)
     assert sync(run, server) == 0
 
