@@ -18,8 +18,8 @@ def jitter(
 ) -> Floats:
     """Shapes under random scaling: a factor of ``1 ± scale`` (mosaic's warp) times one of ``1 ± multi_scale``.
 
-    Each box comes several times, with the same factor for both sides, as the warp has it. What gets larger than the
-    image is cut to it.
+    Each box comes several times, with the same factor for both sides, as the warp has it. What the warp makes larger
+    than the image is cut to it, before the batch with all in it is resized.
 
     Args:
         wh: (N, 2) px.
@@ -41,7 +41,6 @@ def jitter(
         return wh
     copies = min(_COPIES, max(_MOST // len(wh), 1))
     many = np.tile(wh, (copies, 1))
-    factor = rng.uniform(1 - scale, 1 + scale, size=(len(many), 1))
-    factor *= rng.uniform(1 - multi_scale, 1 + multi_scale, size=(len(many), 1))
-    seen: Floats = np.minimum(many * factor, limit)
+    warped = np.minimum(many * rng.uniform(1 - scale, 1 + scale, size=(len(many), 1)), limit)
+    seen: Floats = warped * rng.uniform(1 - multi_scale, 1 + multi_scale, size=(len(many), 1))
     return seen

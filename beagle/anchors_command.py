@@ -68,6 +68,9 @@ def fit_to_data(
     jitter: Annotated[
         float, typer.Option("--jitter", help="Fit for boxes scaled by 1 ± this, as mosaic's scale gene does.")
     ] = 0.0,
+    multi_scale: Annotated[
+        bool, typer.Option("--multi-scale", help="Fit for image sizes from 0.5 to 1.5, as its training has.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", "--write", help="Model YAML to write.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Picture (PNG) to write.")] = None,
     unmatched: Annotated[
@@ -101,6 +104,7 @@ def fit_to_data(
         per_level=per_level,
         seed=seed,
         jitter=jitter,
+        multi_scale=multi_scale,
         ray=ray,
     )
     judged, spec = _run(request, as_json=as_json)

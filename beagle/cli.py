@@ -78,7 +78,12 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    no_tty: Annotated[
+        bool, typer.Option("--no-tty", help="Lines for a log, no live table and no bars, on a terminal too.")
+    ] = False,
 ) -> None:
+    if no_tty:
+        console.as_in_a_log()
     console.log_to_stderr(verbose)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import load_yaml_map
 from beagle.production import git_commit, versions
+from beagle.run_header import begin_run
 from beagle.searching import search_header
 from beagle.verification import VERIFY
 from beagle.verify_run import command_expectation
@@ -19,8 +20,8 @@ from evolve.command_trainable import TRAINER
 from evolve.command_values import command_words, hyperparameters, placeholder_values
 from evolve.command_words import fill
 from evolve.export import HERE, HYP, ExportFiles
-from evolve.journal import Journal, RunState, TrialState
-from evolve.space import EvolveError, Gene, Space, Value, unknown_name
+from evolve.journal import RunState, TrialState
+from evolve.space import Gene, Space, Value, unknown_name
 
 if TYPE_CHECKING:
     from evolve.resources import Resources
@@ -106,10 +107,7 @@ def start_command_run(
         note(f"{spec.name}: the command has no {{data}}, so {options.data} is not handed to it")
     if not resources.gpus and options.device == "auto" and used & {"device", "device_index", "cpu"}:
         note("trials are given no GPU (--gpus), so the command is told to use the CPU")
-    header = {
-        "event": "run",
-        "version": 1,
-        "name": folder.name,
+    facts = {
         "trials": options.trials,
         "seed": options.seed,
         "space": space.to_dict(),
@@ -123,16 +121,7 @@ def start_command_run(
             "data_hash": _hash(settings["data"]),
         },
     }
-    if check is not None:
-        check()
-    existed = folder.exists()
-    try:
-        with Journal(folder / "journal.jsonl") as journal:
-            journal.append(header)
-    except EvolveError:
-        if not existed:
-            shutil.rmtree(folder, ignore_errors=True)  # it would stand in the way of the next try
-        raise
+    begin_run(folder, facts, check)
     return settings
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,11 @@ def done(text: str) -> None:
 def fail(text: str) -> None:
     """Print the one line of an error, on stderr."""
     err.print(f"[bold red]error:[/bold red] {escape(text)}")
+
+
+def as_in_a_log() -> None:
+    """From now on write as if stderr and stdout were files: plain lines that stay."""
+    os.environ["TTY_COMPATIBLE"] = "0"  # which rich asks for each time
 
 
 def log_to_stderr(verbose: bool) -> None:

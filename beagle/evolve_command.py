@@ -255,12 +255,7 @@ def resume(
     from beagle.wiring import reopen_run
 
     folder = find_run(run)
-    changes: dict[str, float | str | None] = {
-        "cpus": cpus,
-        "gpus": gpus,
-        "concurrent": concurrent,
-        "retries": retries,
-    }
+    changes: dict[str, float | str | None] = {"cpus": cpus, "gpus": gpus, "concurrent": concurrent}
     changes |= {"retries": retries, "address": address, "silence_s": silence}
     state = reopen_run(folder, trials, {name: value for name, value in changes.items() if value is not None})
     console.err.print(
@@ -303,6 +298,7 @@ def finish(folder: Path, *, as_json: bool) -> "RunState":
         gain = f", the default's is {start.fitness:.4f}" if start and start.fitness is not None else ""
         console.done(f"best: trial {best.id} with fitness {best.fitness:.4f}{gain}")
     console.out.print(f"report   {folder / 'report.html'}")
-    console.out.print(f"MLflow   mlflow ui --backend-store-uri {store.uri}")
+    shown = store.uri if store.uri.startswith("http") else f"mlflow ui --backend-store-uri {store.uri}"
+    console.out.print(f"MLflow   {shown}")
     console.out.print(f"export   beagle export {folder} --to production")
     return state

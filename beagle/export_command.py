@@ -24,17 +24,30 @@ def export(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", help="Of the production training; the trials' by default.")
     ] = None,
+    register: Annotated[
+        str | None, typer.Option("--register", help="Name of a model in MLflow's registry to add it to.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write the best configuration: hyperparameters, model with anchors, data, weights, command, provenance."""
     from beagle.folders import find_run
     from beagle.production import Wanted, export_best
 
-    target = export_best(find_run(run), to, Wanted(target_format, epochs, batch_size), console.note)
+    folder = find_run(run)
+    target = export_best(folder, to, Wanted(target_format, epochs, batch_size), console.note)
+    version = None
+    if register is not None:
+        from evolve.registry import register_export
+        from evolve.tracking import default_store
+
+        version = register_export(folder, target, register, default_store(folder.parent))
     if as_json:
-        console.show_json({"folder": target, "files": sorted(path.name for path in target.iterdir())})
+        files = sorted(path.name for path in target.iterdir())
+        console.show_json({"folder": target, "files": files, "version": version})
         return
     show_export(target)
+    if version is not None:
+        console.done(f"registered in MLflow as version {version} of {register}")
 
 
 def show_export(target: Path) -> None:

@@ -15,6 +15,9 @@ from dataset.parallel import MapFiles
 from model.spec import ModelSpec, load_spec, round_image_size
 from trainer.autoanchor import TARGET_BPR, Choice, choose
 from trainer.config import Hyperparameters
+from trainer.plan import LARGEST
+
+MULTI_SCALE = LARGEST - 1  # image sizes are drawn from 1 - this to 1 + this
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +69,7 @@ class Fit:
         seed: Of the search.
         mode: "fit", or "keep" to judge the model's own.
         jitter: Boxes are seen scaled by 1 ± this, 0..0.99.
+        multi_scale: Whether image sizes are drawn from 0.5 to 1.5 times `image_size`.
         ray: Address of a Ray cluster that reads the files, "local" for one on this machine, None for no Ray.
     """
 
@@ -78,6 +82,7 @@ class Fit:
     seed: int = 0
     mode: str = "fit"
     jitter: float = 0.0
+    multi_scale: bool = False
     ray: str | None = None
 
 
@@ -115,8 +120,14 @@ def judge(
     boxes = gather_boxes(sources, request.weights, size)
     own = np.asarray(spec.anchors, dtype=np.float64)
     shapes, weights = boxes.wh, boxes.weights
-    if request.jitter:
-        shapes = jitter(boxes.wh, np.random.default_rng(request.seed), scale=request.jitter, limit=size)
+    if request.jitter or request.multi_scale:
+        shapes = jitter(
+            boxes.wh,
+            np.random.default_rng(request.seed),
+            scale=request.jitter,
+            multi_scale=MULTI_SCALE if request.multi_scale else 0.0,
+            limit=size,
+        )
         weights = None if weights is None else np.tile(weights, len(shapes) // len(boxes.wh))
     before = metrics.evaluate(shapes, own, request.threshold, weights)
     if request.mode == "keep":

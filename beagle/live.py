@@ -14,6 +14,7 @@ from beagle import console
 from evolve.journal import Event, RunState, TrialState
 from evolve.space import EvolveError
 from evolve.tracking import LiveMirror, Store
+from evolve.wording import duration
 
 REFRESH_S = 0.4  # a thousand trials report faster than anyone reads
 SHOWN = 40
@@ -88,12 +89,31 @@ def origin_text(trial: TrialState) -> str:
     return f"{kind} of {', '.join(map(str, parents))}" if parents else kind
 
 
+def seconds_to_go(state: RunState) -> float | None:
+    """About how long the rest of the budget takes at the present pace; None before the first trial has ended."""
+    spent = [trial.seconds for trial in state.finished if trial.seconds]
+    if not spent or not state.running:
+        return None
+    mean = sum(spent) / len(spent)
+    begun = sum(min(max(time.time() - trial.asked_at, 0.0), mean) for trial in state.running)
+    left = (state.budget - state.told) * mean - begun
+    return max(left, 0.0) / len(state.running)
+
+
+def _rest(state: RunState) -> str:
+    """What each trial has, and how long it will take still."""
+    gpus, left = state.resources.get("gpus") or 0, seconds_to_go(state)
+    has = f"{state.resources.get('cpus', 1):g} CPU" + (f", {gpus:g} GPU" if gpus else "")
+    return f"; {has} each" + (f"; about {duration(left)} to go" if left is not None else "")
+
+
 def running_table(state: RunState) -> Table:
     """The trials that run now, and the best so far."""
     best = state.best()
     headline = f"{state.name}: {state.told} of {state.budget} trials"
     if best is not None:
         headline += f", best {best.fitness:.4f} (trial {best.id})"
+    headline += _rest(state)
     table = Table(title=headline, title_justify="left", title_style="bold")
     for column in ("trial", "epoch", "fitness", "mAP@0.5", "running for", "origin"):
         table.add_column(column, justify="left" if column == "origin" else "right")

@@ -3,6 +3,8 @@
 Light to import: torch, ray and mlflow are only reached inside the functions that need them.
 """
 
+import io
+import logging
 import math
 import shutil
 import sys
@@ -12,22 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beagle.fitting import fit_anchors, load_inputs
-from beagle.folders import CommandError, absolute_source, check_new_folder
+from beagle.folders import CommandError, absolute_source, check_new_folder, write_bytes
 from beagle.genes import build_space
 from beagle.production import provenance
+from beagle.run_header import begin_run
 from beagle.searching import search_header
 from evolve.command_trainable import TRAINER, run_command
 from evolve.journal import Journal, RunState, fold, read_journal
 from evolve.ledger import OnEvent
 from evolve.resources import Resources
-from evolve.space import EvolveError
+from evolve.tracking import ANCHOR_PICTURE
 from evolve.trainable import Assignment, Outcome, Report
 from trainer.autoanchor import Choice
 from trainer.config import Hyperparameters, TrainConfig
 
 SAMPLED_SHAPES = 2000
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +125,7 @@ def start_run(
     training["anchors"] = np.round(fitted.anchors, 2).tolist()
     shapes = data.shapes(image_size)
     pick = np.random.default_rng(options.seed).permutation(len(shapes))[:SAMPLED_SHAPES]
-    header = {
-        "event": "run",
-        "version": 1,
-        "name": folder.name,
+    facts = {
         "trials": options.trials,
         "seed": options.seed,
         "space": space.to_dict(),
@@ -139,17 +142,24 @@ def start_run(
             "after": asdict(fitted.after),
         },
     }
-    if check is not None:
-        check()
-    existed = folder.exists()
-    try:
-        with Journal(folder / "journal.jsonl") as journal:
-            journal.append(header)
-    except EvolveError:
-        if not existed:
-            shutil.rmtree(folder, ignore_errors=True)  # it would stand in the way of the next try
-        raise
+    begin_run(folder, facts, check)
+    if fitted.fitted is not None:
+        _draw_fit(folder / ANCHOR_PICTURE, shapes, np.asarray(inputs.spec.anchors), fitted, options.hyp)
     return fitted
+
+
+def _draw_fit(
+    path: Path, shapes: NDArray[np.float64], own: NDArray[np.float64], fitted: Choice, hyp: Hyperparameters
+) -> None:
+    """Keep the picture of a fit beside the journal, from where MLflow gets it too."""
+    from anchors.plot import plot_before_after
+
+    picture = io.BytesIO()
+    plot_before_after(shapes, own, fitted.anchors, picture, threshold=hyp.anchor_t)
+    try:
+        write_bytes(path, picture.getvalue())
+    except CommandError as error:
+        logger.warning("%s; the evolution goes on", error)
 
 
 def _optimizer(config: TrainConfig, images: int) -> str:

@@ -50,7 +50,9 @@ def begin(folder: Path, trials: int) -> None:
                 "trials": trials,
                 "seed": 0,
                 "space": Space(genes).to_dict(),
-                "search": SearchSettings().to_dict(),
+                "search": SearchSettings(
+                    children=0, replicas=1
+                ).to_dict(),  # the surrogate is no part of what is measured
                 "settings": {"hyp": {f"h{number}": number / 7 for number in range(40)}},
                 "resources": Resources(concurrent=CONCURRENT).to_dict(),
                 "provenance": {},

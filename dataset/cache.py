@@ -12,7 +12,6 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from dataset.dataset import Split
 from dataset.images import ImageFacts
+from dataset.parallel import map_threads
 from dataset.polygons import Polygons
 from dataset.sources import Fault, Survey
 
@@ -78,10 +78,8 @@ def build_key(survey: Survey) -> str:
     digest = hashlib.sha256(f"{_VERSION}\0{survey!r}".encode(errors="surrogateescape"))
     labels = dict.fromkeys(item.label for item in survey.items if item.label)
     paths = [*labels, *(path for _, path in survey.files)]
-    # Opening and reading release the interpreter's lock, so that threads help.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for content in pool.map(_digest_file, paths, chunksize=256):
-            digest.update(content)
+    for content in map_threads(_digest_file, paths):
+        digest.update(content)
     return digest.hexdigest()
 
 

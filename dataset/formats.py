@@ -12,8 +12,8 @@ from dataset.sources import RawSet, Survey
 _YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _YAML_SUFFIXES = frozenset({".yaml", ".yml"})
 
-READERS: Mapping[str, Callable[[Survey], RawSet]] = {
-    "coco": coco.read_labels,
+READERS: Mapping[str, Callable[[Survey, MapFiles | None], RawSet]] = {
+    "coco": lambda survey, _: coco.read_labels(survey),  # one file for each split: nothing to spread
     "voc": voc.read_labels,
     "yolo": yolo.read_labels,
 }
@@ -21,9 +21,7 @@ READERS: Mapping[str, Callable[[Survey], RawSet]] = {
 
 def read_labels(survey: Survey, map_files: MapFiles | None = None) -> RawSet:
     """What the label files of a survey say; `map_files` spreads the reading of many (see `dataset.load`)."""
-    if survey.kind == "yolo":
-        return yolo.read_labels(survey, map_files)
-    return READERS[survey.kind](survey)
+    return READERS[survey.kind](survey, map_files)
 
 
 def survey(source: Path) -> Survey:

@@ -7,12 +7,13 @@ sure of (a cut-off file, a rare kind, several EXIF blocks) is decoded by cv2 its
 import hashlib
 import os
 import struct
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+
+from dataset.parallel import MapFiles, map_parts, map_threads
 
 _END = 1 << 19  # bytes read from each end of a large file
 _WHOLE = 2 * _END  # files up to this size are read whole
@@ -41,12 +42,15 @@ class ImageFacts:
     digest: str
 
 
-def gather_facts(paths: Iterable[Path], known: Mapping[Path, ImageFacts]) -> dict[Path, ImageFacts]:
+def gather_facts(
+    paths: Iterable[Path], known: Mapping[Path, ImageFacts], map_files: MapFiles | None = None
+) -> dict[Path, ImageFacts]:
     """The facts of every image that exists, in the order of ``paths``.
 
     Args:
         paths: Image files.
         known: Facts from before; they hold for a file whose length and time of change are the same.
+        map_files: As `dataset.load` has it.
     """
     found: dict[Path, ImageFacts | None] = {}
     fresh: list[Path] = []
@@ -58,10 +62,13 @@ def gather_facts(paths: Iterable[Path], known: Mapping[Path, ImageFacts]) -> dic
         elif status:
             found[path] = None  # keeps its place
             fresh.append(path)
-    # Reading and hashing release the interpreter's lock, so that threads help.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        found.update(zip(fresh, pool.map(_read_facts, fresh), strict=True))
+    for part in map_parts(_read_part, fresh, map_files):
+        found.update(part)
     return {path: facts for path, facts in found.items() if facts is not None}
+
+
+def _read_part(paths: Sequence[Path]) -> list[tuple[Path, ImageFacts]]:
+    return list(zip(paths, map_threads(_read_facts, paths), strict=True))
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -84,7 +84,7 @@ def _examine_cached(found: Survey, map_files: MapFiles | None) -> Examined:
 
 def _examine(found: Survey, entry: Entry | None, map_files: MapFiles | None) -> Examined:
     raw = read_labels(found, map_files)
-    facts = gather_facts((image.path for image in raw.images), entry.facts if entry else {})
+    facts = gather_facts((image.path for image in raw.images), entry.facts if entry else {}, map_files)
     mended = mend(raw, facts)
     notes = [*found.notes, *raw.notes]
     images, order = _divide(mended.images, notes)

@@ -4,7 +4,8 @@ Corners are taken as they are written, as edges in px: xmax − xmin is the widt
 pixels from 1, but the tools that write most VOC files today do not; the difference is one pixel.)
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 
@@ -13,6 +14,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
 from dataset.dataset import DataError
+from dataset.parallel import MapFiles, map_parts
 from dataset.sources import (
     IMAGE_SUFFIXES,
     UNSPLIT,
@@ -102,17 +104,63 @@ def _parse(path: Path) -> tuple[Element, list[int]]:
     return builder.parser.close(), builder.lines
 
 
-def read_labels(survey: Survey) -> RawSet:
+@dataclass(frozen=True)
+class _Page:
+    """What one XML file says, as plain data: it may come from another process.
+
+    Attributes:
+        item: The image.
+        boxes: Class name and corners (NaN where a number is missing) of each object.
+        marks: Their lines, -1 where they can't be told.
+        said_wh: Width and height that the file claims.
+    """
+
+    item: Item
+    boxes: tuple[tuple[str, list[float]], ...]
+    marks: tuple[int, ...]
+    said_wh: tuple[int, int] | None
+
+
+def read_labels(survey: Survey, map_files: MapFiles | None = None) -> RawSet:
     """The boxes of every image that a survey lists.
+
+    Args:
+        survey: Images and XML files.
+        map_files: As `dataset.load` has it.
 
     Raises:
         DataError: A file declares a document type or entities, as XML bombs do.
     """
-    raw = RawSet((), (), pixels=True)
-    found: list[tuple[Item, list[Element], list[int], tuple[int, int] | None]] = []
-    for item in survey.items:
+    parts = map_parts(_read_part, survey.items, map_files)
+    raw = RawSet((), (), pixels=True, faults=[fault for _, faults in parts for fault in faults])
+    pages = [page for found, _ in parts for page in found]
+    names = survey.names
+    if names is None:
+        names = tuple(sorted({name for page in pages for name, _ in page.boxes if name}))
+        raw.notes.append("class names are those of the XML files, in alphabetical order")
+    ids = {name: float(index) for index, name in enumerate(names)}
+    images = []
+    for page in pages:
+        item, label = page.item, page.item.label or page.item.image
+        known, marks = [], []
+        for (name, corners), mark in zip(page.boxes, page.marks, strict=True):
+            if name and name not in ids:
+                what = f"class out of range: {name} is not among the {len(ids)} class names"
+                raw.faults.append(Fault(label, mark if mark > 0 else None, what, "refused", fatal=True))
+            else:
+                known.append([ids.get(name, float("nan")), *corners])
+                marks.append(mark)
+        rows = np.array(known, dtype=np.float64).reshape(-1, 5)
+        images.append(RawImage(item.split, item.image, label, rows, tuple(marks), page.said_wh))
+    return RawSet(names, tuple(images), pixels=True, faults=raw.faults, notes=raw.notes)
+
+
+def _read_part(items: Sequence[Item]) -> tuple[list[_Page], list[Fault]]:
+    """The XML files of some images, and what is wrong with them."""
+    pages, faults = list[_Page](), list[Fault]()
+    for item in items:
         if item.label is None:
-            found.append((item, [], [], None))
+            pages.append(_Page(item, (), (), None))
             continue
         try:
             root, lines = _parse(item.label)
@@ -121,38 +169,22 @@ def read_labels(survey: Survey) -> RawSet:
                 f"{item.label} declares a document type or entities and is refused: remove them"
             ) from error
         except (OSError, ParseError, ValueError) as error:
-            what = f"unreadable label file: {error}"
-            raw.faults.append(
-                Fault(item.label, getattr(error, "position", (None,))[0], what, "image left out")
-            )
+            line = getattr(error, "position", (None,))[0]
+            faults.append(Fault(item.label, line, f"unreadable label file: {error}", "image left out"))
             continue
-        found.append((item, root.findall("object"), lines, _said_size(root)))
-    names = survey.names
-    if names is None:
-        names = tuple(sorted({name for _, boxes, _, _ in found for name in map(_name, boxes) if name}))
-        raw.notes.append("class names are those of the XML files, in alphabetical order")
-    ids = {name: float(index) for index, name in enumerate(names)}
-    images = []
-    for item, boxes, lines, said_wh in found:
-        label = item.label or item.image
+        boxes = tuple((_name(box), _corners(box)) for box in root.findall("object"))
         # A count that differs means objects within objects: then no line can be told.
-        marks = lines if len(lines) == len(boxes) else [-1] * len(boxes)
-        raw.faults.extend(_unknown_names(label, zip(boxes, marks, strict=True), ids))
-        known = [(box, mark) for box, mark in zip(boxes, marks, strict=True) if _name(box) in {*ids, ""}]
-        rows = np.array([_row(box, ids) for box, _ in known], dtype=np.float64).reshape(-1, 5)
-        images.append(
-            RawImage(item.split, item.image, label, rows, tuple(mark for _, mark in known), said_wh)
-        )
-    return RawSet(names, tuple(images), pixels=True, faults=raw.faults, notes=raw.notes)
+        marks = tuple(lines) if len(lines) == len(boxes) else (-1,) * len(boxes)
+        pages.append(_Page(item, boxes, marks, _said_size(root)))
+    return pages, faults
 
 
 def _name(box: Element) -> str:
     return (box.findtext("name") or "").strip()
 
 
-def _row(box: Element, ids: dict[str, float]) -> list[float]:
-    corners = [read_number((box.findtext(f"bndbox/{corner}") or "").strip()) for corner in _CORNERS]
-    return [ids.get(_name(box), float("nan")), *corners]
+def _corners(box: Element) -> list[float]:
+    return [read_number((box.findtext(f"bndbox/{corner}") or "").strip()) for corner in _CORNERS]
 
 
 def _said_size(root: Element) -> tuple[int, int] | None:
@@ -161,13 +193,3 @@ def _said_size(root: Element) -> tuple[int, int] | None:
     )
     plausible = 0 < width < 1 << 24 and 0 < height < 1 << 24
     return (round(width), round(height)) if plausible else None
-
-
-def _unknown_names(
-    label: Path, boxes: Iterable[tuple[Element, int]], ids: dict[str, float]
-) -> Iterable[Fault]:
-    for box, mark in boxes:
-        name = _name(box)
-        if name and name not in ids:
-            what = f"class out of range: {name} is not among the {len(ids)} class names"
-            yield Fault(label, mark if mark > 0 else None, what, "refused", fatal=True)

@@ -33,6 +33,7 @@ from dataset.sources import (
 _CLASS_FILES = ("labels/classes.txt", "classes.txt", "obj.names", "names.txt", "labels/names.txt")
 _MOST_UNNAMED = 10_000  # a class id above this is a mistake, not a name that nobody wrote down
 _DROPPED = "dropped"
+_PLAIN = 1e100  # numbers beyond are judged one by one
 
 
 class _LabelFinder:
@@ -266,8 +267,12 @@ def _read_rows(
     path: Path, faults: list[Fault]
 ) -> tuple[NDArray[np.float64], tuple[int, ...], tuple[Rings, ...]]:
     """Rows, their lines, and their outlines (empty when no row is a segment)."""
+    lines = read_lines(path)
+    boxes = _read_boxes([line for _, line in lines])
+    if boxes is not None:
+        return boxes, tuple(number for number, _ in lines), ()
     rows, marks, outlines = [], [], list[Rings]()
-    for number, line in read_lines(path):
+    for number, line in lines:
         try:
             row = np.array(line.split(), dtype=np.float64)
         except ValueError:
@@ -286,6 +291,23 @@ def _read_rows(
             outlines.append((row[1:].reshape(-1, 2),) if is_segment else ())
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     return table, tuple(marks), tuple(outlines) if any(outlines) else ()
+
+
+def _read_boxes(lines: Sequence[str]) -> NDArray[np.float64] | None:
+    """All rows at once, where each is a box of five plain numbers, as in nearly every file; None elsewhere."""
+    cells = [line.split() for line in lines]
+    if any(len(row) != 5 for row in cells):
+        return None
+    try:
+        table = np.array(cells, dtype=np.float64).reshape(-1, 5)
+    except ValueError:
+        return None
+    if not (np.abs(table) < _PLAIN).all():
+        return None
+    corners = table.copy()
+    half = table[:, 3:] / 2
+    corners[:, 1:3], corners[:, 3:] = table[:, 1:3] - half, table[:, 1:3] + half
+    return corners
 
 
 def _box_to_corners(row: NDArray[np.float64]) -> NDArray[np.float64]:

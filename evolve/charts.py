@@ -91,6 +91,12 @@ class Axis:
         low, high = self._scaled(self.low), self._scaled(self.high)
         return min(max((self._scaled(max(value, self.low)) - low) / (high - low), 0.0), 1.0)
 
+    def extend(self, value: float) -> float:
+        """Where a value lies, 0 at low and 1 at high, and a little outside for any value beyond them."""
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        scaled = self._scaled(max(value, 1e-300) if self.log else value)
+        return min(max((scaled - low) / (high - low), -0.1), 1.1)
+
     def _scaled(self, value: float) -> float:
         return math.log(value) if self.log else value
 
@@ -175,6 +181,13 @@ class Chart:
         path = "".join(f"M{x} {y}h.1" for x, y in places)
         if path:
             self._lines.append(tag("path", d=path, class_=css))
+
+    def frame(self, low: Point, high: Point, css: str, title: str) -> None:
+        """The outline of a rectangle between two corners; what lies beyond the axes is cut off."""
+        left, right = (1000 * self.x.extend(point[0]) for point in (low, high))
+        bottom, top = (1000 * (1 - self.y.extend(point[1])) for point in (low, high))
+        path = f"M{left:.1f} {bottom:.1f}H{right:.1f}V{top:.1f}H{left:.1f}Z"
+        self._lines.append(tag("path", tag("title", title), d=path, class_=css))
 
     def rule(self, y: float, title: str) -> None:
         """A level line over the whole width."""

@@ -152,6 +152,11 @@ figure{margin:0;min-width:0}
 .bars{width:60%;min-width:120px}
 .elite{fill:var(--best);opacity:.12}
 .cloud{stroke:var(--soft);stroke-width:3;opacity:.3}
+.missed{stroke:var(--bad);stroke-width:3.4;opacity:.75}
+.box-in{fill:var(--soft);opacity:.5}.box-out{fill:var(--bad)}
+.reach{stroke-width:1.1;stroke-dasharray:4 4;opacity:.8}
+.reach:hover{opacity:1;stroke-width:2.4;stroke-dasharray:none}
+.s0{stroke:var(--l0)}.s1{stroke:var(--l1)}.s2{stroke:var(--l2)}.s3{stroke:var(--l3)}.s4{stroke:var(--l4)}
 .dot{fill:var(--dot)}
 .best{fill:var(--best);stroke:var(--card);stroke-width:1.25}
 .start{fill:var(--card);stroke:var(--start);stroke-width:2.4}

@@ -6,7 +6,8 @@ from pathlib import Path
 from evolve.charts import drawable, fixed, short
 from evolve.journal import RunState, read_journal
 from evolve.page import Html, join, page, section, tag
-from evolve.report_charts import anchors_section, curves_section, genes_section, progress_section
+from evolve.report_anchors import anchors_section
+from evolve.report_charts import curves_section, genes_section, progress_section
 from evolve.report_insight import (
     belief_section,
     failures_section,

@@ -1,16 +1,17 @@
-"""The sections of the report that are drawn: progress, learning curves, genes and anchors."""
+"""The sections of the report that are drawn: progress, learning curves and genes."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
 from evolve.charts import Axis, Chart, Point, drawable, fixed, legend, short
 from evolve.journal import TrialState
-from evolve.page import Html, join, section, tag
-from evolve.report_view import Scored, View, anchor_metric, box_shapes, elite
+from evolve.page import Html, section, tag
+from evolve.report_view import Scored, View, elite
 from evolve.space import Gene
 from evolve.wording import origin_words
+
+CROWD = 150  # more trials than these are drawn fainter, or they are one blot
 
 
 def _fitness_axis(view: View) -> Axis:
@@ -68,11 +69,12 @@ def progress_section(view: View) -> Html:
             "failed",
             f"trial {trial.id} failed: {trial.reason or 'no reason'}",
         )
+    strength = min(1.0, (CROWD / len(view.scored)) ** 0.5) if view.scored else 1.0
     for scored in _last(view, view.scored):
         words = (
             f"trial {scored.trial.id}, {origin_words(scored.trial.origin)}: fitness {fixed(scored.fitness)}"
         )
-        _draw_trial(chart, view, scored, place[scored.trial.id], words)
+        _draw_trial(chart, view, scored, place[scored.trial.id], words, strength)
     below = any(s.fitness < chart.y.low for s in view.scored)
     entries = [
         ("line", "curve-best", "best so far"),
@@ -159,84 +161,3 @@ def _gene_panel(view: View, gene: Gene, y: Axis) -> Html:
     scale = "log scale · " if gene.logarithmic else ""
     caption = tag("figcaption", tag("b", gene.name), tag("span", f"{scale}{values[0]} → {values[1]}"))
     return tag("figure", caption, chart.render())
-
-
-def _pairs(value: object) -> list[Point]:
-    """The (w, h) pairs of a list that are positive numbers."""
-    pairs = []
-    for item in value if isinstance(value, list) else ():
-        numbers = [drawable(part) for part in item] if isinstance(item, list) else []
-        if len(numbers) == 2 and all(number is not None and number > 0 for number in numbers):
-            pairs.append((float(numbers[0] or 0), float(numbers[1] or 0)))
-    return pairs
-
-
-def _levels(value: object) -> list[list[Point]]:
-    """Anchors of each level, from levels × per level × 2, or from one flat list."""
-    levels = [_pairs(level) for level in value] if isinstance(value, list) else []
-    return [level for level in levels if level] or [flat for flat in [_pairs(value)] if flat]
-
-
-def anchors_section(view: View) -> Html | None:
-    """Anchors over box shapes; None where the journal says nothing of them."""
-    shapes = box_shapes(view.state)
-    cloud, given = _pairs(shapes.get("wh")), _levels(shapes.get("anchors_before"))
-    fitted = _levels(view.best.trial.result.get("anchors")) if view.best is not None else []
-    if not (cloud or given or fitted):
-        return None
-    size = short(shapes.get("image_size"))
-    note = f"Width and height of the training boxes in px at image size {size}, and the anchors over them."
-    drawing, table = _anchor_chart(cloud, given, fitted), _anchor_table(shapes, given, fitted)
-    return section("Anchors over the box shapes", note, tag("div", drawing, table, class_="beside"))
-
-
-def _anchor_chart(cloud: list[Point], given: list[list[Point]], fitted: list[list[Point]]) -> Html:
-    points = [*cloud, *(point for level in (*given, *fitted) for point in level)]
-    x, y = (Axis.around((point[side] for point in points), log=True) for side in (0, 1))
-    chart = Chart(x, y, "Box shapes and anchors", "width, px", "height, px", height=330, x_ticks=8, y_ticks=8)
-    chart.cloud(cloud, "cloud")
-    for levels, kind, words in ((given, "dot", "given anchor"), (fitted, "best", "anchor")):
-        for number, level in enumerate(levels):
-            css = "given" if levels is given else f"anchor l{number % 5}"
-            for w, h in level:
-                chart.mark(
-                    (w, h), kind, f"{words} of level {number + 1}: {short(w)} × {short(h)} px", css=css
-                )
-    entries = [("best", f"l{n % 5}", f"level {n + 1}") for n in range(len(fitted))]
-    if given:
-        entries.append(("dot", "given", "given anchors"))
-    return tag("figure", chart.render(), legend(entries))
-
-
-def _anchor_table(shapes: dict[str, Any], given: list[list[Point]], fitted: list[list[Point]]) -> Html:
-    names = {
-        "bpr": "Best possible recall",
-        "aat": "Anchors above threshold",
-        "fitness": "Fitness of the anchors",
-        "mean_best_iou": "Mean best IoU",
-    }
-    rows = [
-        tag(
-            "tr",
-            tag("th", name, scope="row"),
-            *(
-                tag("td", short(anchor_metric(shapes, side, key)), class_="num")
-                for side in ("before", "after")
-            ),
-        )
-        for key, name in names.items()
-    ]
-    for number in range(max(len(given), len(fitted))):
-        cells = (levels[number] if number < len(levels) else [] for levels in (given, fitted))
-        texts = (
-            join([join([" ", tag("span", f"{w:.0f}×{h:.0f}")]) for w, h in cell]) or "–" for cell in cells
-        )
-        rows.append(
-            tag(
-                "tr",
-                tag("th", f"Level {number + 1}, px", scope="row"),
-                *(tag("td", text, class_="num sizes") for text in texts),
-            )
-        )
-    head = tag("tr", tag("th"), tag("th", "given", class_="num"), tag("th", "fitted", class_="num"))
-    return tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="plain")

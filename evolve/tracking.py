@@ -16,6 +16,7 @@ from typing import Any
 
 from evolve.journal import JournalReader, RunState, TrialState, fold, read_journal
 from evolve.ledger import trial_folder
+from evolve.report_view import anchor_metric, box_shapes
 from evolve.space import EvolveError
 from evolve.trainable import FAILURE_NOTE
 from evolve.warm_start import Result
@@ -28,14 +29,20 @@ EXPERIMENT = "beagle"
 METRICS_PER_CALL = 1000
 RUNS_PER_PAGE = 1000
 PARAMS_PER_CALL = 100
+ANCHOR_PICTURE = "anchors.png"
+"""In a run folder: the anchors before and after their fit."""
+ANCHOR_FIGURES = ("bpr", "aat", "fitness", "mean_best_ratio", "mean_best_iou")
+ANCHOR_METRIC = "anchors.after.fitness"  # where a run has it, all of them were sent
 
-# Without these MLflow's client asks a dead server for minutes, and reports its own use to its makers.
+# Without these MLflow's client asks a dead server for minutes, reports its own use to its makers, and prints two
+# lines for every run.
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
@@ -100,6 +107,17 @@ class Mirror:
         self._best_logged = -1
         self.sent = 0
 
+    @property
+    def parent(self) -> str:
+        """The id of the parent run in MLflow, once something was pushed.
+
+        Raises:
+            TrackingError: Nothing was.
+        """
+        if self._parent is None:
+            raise TrackingError("a run must be pushed before its parent is known")
+        return self._parent
+
     def push(self, state: RunState, *, final: bool = False) -> None:
         """Send what MLflow does not hold yet.
 
@@ -143,6 +161,8 @@ class Mirror:
         found = self._client.search_runs([self._experiment], wanted, ViewType.ALL, max_results=50_000)
         parents = [run for run in found if TRIAL_TAG not in run.data.tags]
         self._parent = self._recall_parent(parents[0], state) if parents else self._create_parent(state)
+        if not (parents and ANCHOR_METRIC in parents[0].data.metrics):
+            self._push_anchors(state)
         self._children = {
             int(run.data.tags[TRIAL_TAG]): self._recall(run) for run in found if TRIAL_TAG in run.data.tags
         }
@@ -170,6 +190,20 @@ class Mirror:
         settings = {**header.get("settings", {}), **header.get("provenance", {}), "seed": header.get("seed")}
         self._log_params(run.info.run_id, _flat(settings))
         return str(run.info.run_id)
+
+    def _push_anchors(self, state: RunState) -> None:
+        """Figures of the anchors before and after their fit, and its picture, where the run has them."""
+        stamp = _milliseconds(state.header["time"])
+        points = [
+            (f"anchors.{side}.{name}", number, stamp, 0)
+            for side in ("before", "after")
+            for name in ANCHOR_FIGURES
+            if (number := anchor_metric(box_shapes(state), side, name)) is not None
+        ]
+        picture = self._folder / ANCHOR_PICTURE
+        if picture.is_file():
+            self._client.log_artifact(self._parent, str(picture))
+        self._log_metrics(str(self._parent), points)
 
     def _push_trial(self, trial: TrialState) -> None:
         child = self._children.get(trial.id)

@@ -55,8 +55,8 @@ class DetectionLoss(nn.Module):
     (where several are, at the highest, so that the order of the targets can't matter) and at 0 elsewhere; the mean
     of each level, weighed by `balance`.
 
-    Everything is computed in float32, under autocast as well. The detector's anchors are copied at birth. The
-    only state is `balance` (levels,), a buffer: `state_dict` carries it when `autobalance` moves it.
+    Everything is computed in float32 or better, under autocast as well. The detector's anchors are copied at birth.
+    The only state is `balance` (levels,), a buffer: `state_dict` carries it when `autobalance` moves it.
 
     Where processes share a batch, `pool` joins them: the totals of all shares then add up to that of the batch.
 
@@ -129,7 +129,7 @@ class DetectionLoss(nn.Module):
         )
         places = _places(matches, raw)
         cells = [level[..., 4].numel() for level in raw]
-        logits = torch.cat([level[..., 4].flatten() for level in raw]).float()
+        logits = _at_least_single(torch.cat([level[..., 4].flatten() for level in raw]))
         goals = torch.zeros_like(logits)
         box = cls = logits.new_zeros(())
         divisors = torch.tensor(counts, device=logits.device, dtype=torch.float32)
@@ -137,7 +137,7 @@ class DetectionLoss(nn.Module):
             divisors = self.pool.counts(counts, len(raw[0]), logits.device)
         if len(matches):
             claimed = zip(raw, torch.split(places, counts), strict=True)
-            predicted = torch.cat([level.flatten(0, 3)[place] for level, place in claimed]).float()
+            predicted = _at_least_single(torch.cat([level.flatten(0, 3)[place] for level, place in claimed]))
             share = 1 / divisors[matches.level]
             iou = self._iou(predicted, matches)
             box = ((1 - iou) * share).sum()
@@ -208,6 +208,10 @@ class DetectionLoss(nn.Module):
                     f"targets must name images 0..{len(raw[0]) - 1} and classes 0..{self.classes - 1}, "
                     f"but got images {first:g}..{image:g} and classes {low:g}..{name:g}"
                 )
+
+
+def _at_least_single(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _places(matches: Matches, raw: Sequence[Tensor]) -> Tensor:

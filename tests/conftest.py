@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No example has a deadline: on a busy machine any of them may take long, which says nothing of the code.
+settings.register_profile("beagle", deadline=None)
+settings.load_profile("beagle")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -88,6 +88,8 @@ def test_jittered_shapes_keep_their_aspect_and_stay_within_their_factors(scale, 
 def test_jitter_of_nothing_is_nothing_and_bounds_are_kept(people):
     assert jitter(people, np.random.default_rng(0)) is people
     assert jitter(people, np.random.default_rng(0), scale=0.9, limit=640).max() <= 640
+    resized = jitter(people, np.random.default_rng(0), scale=0.9, multi_scale=0.5, limit=640)
+    assert 640 < resized.max() <= 960  # the batch is resized after its boxes are cut
     assert len(jitter(np.zeros((0, 2)), np.random.default_rng(0), scale=0.5)) == 0
     with pytest.raises(AnchorError, match=r"0 <= scale <= 0\.99 must hold"):
         jitter(people, np.random.default_rng(0), scale=1.5)

@@ -155,7 +155,7 @@ def test_no_fit_is_worse_than_its_start(seed, levels, per_level, threshold, targ
 
 
 @pytest.mark.parametrize(("levels", "per_level"), [(1, 1), (2, 1), (5, 4)])
-@pytest.mark.parametrize("threshold", [2.0, 8.0])
+@pytest.mark.parametrize("threshold", [2.0, pytest.param(8.0, marks=pytest.mark.slow)])
 def test_one_to_twenty_anchors_are_found_at_tight_and_loose_thresholds(people, levels, per_level, threshold):
     found = fit(people[:150], levels, per_level, threshold, target_bpr=0.5)
     assert found.anchors.shape == (levels, per_level, 2)
@@ -213,7 +213,7 @@ def test_importing_the_room_imports_neither_matplotlib_nor_torch():
 @pytest.mark.parametrize(
     ("name", "known"),
     [
-        ("lines_timeus", 0.9311),
+        pytest.param("lines_timeus", 0.9311, marks=pytest.mark.slow),
         ("coco_person_val2017", 0.7968),
         ("uavvaste", 0.7930),
     ],

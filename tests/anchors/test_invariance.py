@@ -67,7 +67,13 @@ def test_boxes_with_more_weight_count_more():
         fit(wh, weights=np.zeros(100))
 
 
-@pytest.mark.parametrize("features", ["AVX512F AVX512CD AVX512_SKX", "AVX2 FMA3 AVX512F AVX512CD AVX512_SKX"])
+@pytest.mark.parametrize(
+    "features",
+    [
+        pytest.param("AVX512F AVX512CD AVX512_SKX", marks=pytest.mark.slow),
+        "AVX2 FMA3 AVX512F AVX512CD AVX512_SKX",
+    ],
+)
 def test_machines_without_wide_registers_find_the_same_anchors(people, tmp_path, features):
     np.save(tmp_path / "wh.npy", people[:800])
     code = (

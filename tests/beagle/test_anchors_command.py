@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -52,6 +53,45 @@ def test_weights_are_one_for_each_data_set(shapes_csv: Path, capsys: pytest.Capt
     )
     assert run(["anchors", "check", *two, "--weight", "1"]) == 1
     assert "--weight must be said for each of 2 data sets, but got 1" in capsys.readouterr().err
+
+
+def test_a_fit_for_several_image_sizes_is_another_fit(
+    shapes_csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitness = []
+    fit = ["anchors", "fit", str(shapes_csv), "--per-level", "1", "--overwrite", "--json"]
+    for words in ([], ["--multi-scale"], ["--multi-scale", "--jitter", "0.9"]):
+        assert run([*fit, *words]) == 0
+        fitness.append(json.loads(capsys.readouterr().out)["after"]["fitness"])
+    assert fitness[0] > fitness[1] > fitness[2]
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_that_runs_already_reads_what_this_machine_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("images", "labels"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        cv2.imwrite(f"set/images/{number}.png", np.full((60, 80, 3), number, np.uint8))
+        w, h = rng.uniform(0.1, 0.9, size=2)
+        Path(f"set/labels/{number}.txt").write_text(f"0 0.5 0.5 {w:.4f} {h:.4f}\n")
+    fit = ["anchors", "fit", "set", "--overwrite", "--json"]
+    monkeypatch.setenv("BEAGLE_CACHE", str(tmp_path / "one"))
+    assert run(fit) == 0
+    here = json.loads(capsys.readouterr().out)
+    monkeypatch.setenv("BEAGLE_CACHE", str(tmp_path / "two"))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        assert run([*fit, "--ray", cluster.address]) == 0
+    finally:
+        cluster.shutdown()
+    there = json.loads(capsys.readouterr().out)
+    assert there["anchors"] == here["anchors"]
 
 
 def test_a_sweep_marks_the_knee(shapes_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:

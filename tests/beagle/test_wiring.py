@@ -104,6 +104,7 @@ def test_a_new_run_has_a_header_that_the_search_and_the_trainer_read(
     shapes = state.header["shapes"]
     assert len(shapes["wh"]) == 24
     assert shapes["after"]["fitness"] > shapes["before"]["fitness"]
+    assert (folder / "anchors.png").read_bytes().startswith(b"\x89PNG")
     assert state.header["provenance"]["data_hash"] == load(options.data).fingerprint
 
 

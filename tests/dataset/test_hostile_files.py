@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dataset import DataError, Dataset, load
 
-_MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # Without / and . lest a folder entry names all of the file system.
 _TEXT = st.text(st.characters(exclude_characters="/."), max_size=4)
 _SCALARS = st.none() | st.booleans() | st.integers(-3, 5) | st.floats() | _TEXT

@@ -1,11 +1,15 @@
 """Many label files at once."""
 
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
-from dataset import load
+from dataset import DataError, load
 from dataset.parallel import map_parts
 
 
@@ -36,6 +40,24 @@ def test_a_data_set_read_by_a_mapper_is_the_one_read_here(tmp_path: Path):
         return [function(part) for part in parts]
 
     here, there = load(tmp_path, cache=False), load(tmp_path, cache=False, map_files=mapper)
-    assert calls == [1]
+    assert calls == [1, 1]  # label files, and headers of images
     assert there.fingerprint == here.fingerprint
     assert there.notes == here.notes
+
+
+def test_voc_files_read_by_a_mapper_are_those_read_here(write_voc: Callable[..., Path]) -> None:
+    boxes = {name: [("cat", 1, 1, 9, 9), ("dog", 2, 3, 20, 30)] for name in "abcde"}
+    folder = write_voc(boxes, {"train": ["a", "b", "c", "d"], "val": ["e"]})
+    (folder / "Annotations" / "b.xml").write_text("<annotation><object>")
+
+    def mapper(function, parts):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+            return list(pool.map(function, parts))
+
+    here, there = load(folder, cache=False), load(folder, cache=False, map_files=mapper)
+    assert there.fingerprint == here.fingerprint
+    assert there.notes == here.notes
+    assert any("unreadable label file" in note for note in here.notes)
+    (folder / "Annotations" / "c.xml").write_text("<!DOCTYPE a><annotation/>")
+    with pytest.raises(DataError, match="document type"):
+        load(folder, cache=False, map_files=mapper)

@@ -10,6 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+from beagle.wiring import EvolveOptions, start_run, train_detector
+from evolve.journal import Journal
+from evolve.ledger import Ledger
+from evolve.resources import Resources
+from evolve.trainable import run_trial
+
 COLOURS = ((40, 40, 230), (60, 210, 60))  # BGR, one per class
 HOSTILE = 'raise RuntimeError("the package of the current folder was imported")\n'
 # As the installed script does: the current folder is not where its modules come from.
@@ -103,3 +109,49 @@ def beagle(start: Start) -> Beagle:
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     return call
+
+
+def make_data(folder: Path) -> None:
+    """Beside the data set of `place`: box shapes alone, and a second set."""
+    (folder / "shapes.csv").write_text("w,h\n" + "".join(f"{8 + n % 30},{10 + n % 47}\n" for n in range(200)))
+    (folder / "other").symlink_to(folder / "data", target_is_directory=True)
+
+
+@pytest.fixture(scope="module")
+def night(place: Path, environment: dict[str, str]) -> Path:
+    """A run of one trial that was really trained, in this process and without Ray."""
+    folder = place / "ready" / "night"
+    options = EvolveOptions(
+        data=str(place / "data"),
+        model="yolov5n",
+        trials=1,
+        epochs=1,
+        batch_size=4,
+        image_size=64,
+        genes=("lr0", "mosaic"),
+        training={"device": "cpu"},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEAGLE_CACHE", environment["BEAGLE_CACHE"])
+        start_run(folder, options, Resources(), lambda _line: None)
+        with Journal(folder / "journal.jsonl") as journal:
+            ledger = Ledger(folder, journal)
+            while (trial := ledger.next_assignment()) is not None:
+                number = trial.trial
+                outcome = run_trial(
+                    trial,
+                    train_detector,
+                    lambda epoch, row, number=number: ledger.reported(number, epoch, row),
+                )
+                ledger.ended(number, outcome)
+    return folder
+
+
+@pytest.fixture
+def stand(place: Path, night: Path, tmp_path: Path) -> Path:
+    """A reader's folder: `data`, `other`, `shapes.csv` and a run called `night`."""
+    (tmp_path / "data").symlink_to(place / "data", target_is_directory=True)
+    make_data(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/night").symlink_to(night, target_is_directory=True)
+    return tmp_path

@@ -258,11 +258,27 @@ def test_anchors_are_drawn_over_the_shapes_with_their_figures() -> None:
     result = {"anchors": [[[9.0, 12.0], [15.0, 28.0]], [[30.0, 20.0], [60.0, 40.0]]]}
     reader = read([header(shapes=shapes), asked(0, "start"), told(0, 0.5, result=result)])
     classes = [attrs.get("class") for name, attrs in reader.starts if name == "use"]
-    assert classes.count("anchor l0") == classes.count("anchor l1") == 2
-    assert classes.count("given") == 4 + 1  # and its legend
+    assert classes.count("anchor l0") == classes.count("anchor l1") == 4  # two before, two after
+    reaches = [attrs.get("class") for name, attrs in reader.starts if name == "path"]
+    assert reaches.count("reach s0") == reaches.count("reach s1") == 4
+    assert "missed" not in reaches
+    assert "100.00% of the boxes shown are reached, threshold 4" in reader.text
     assert any(row.startswith("Best possible recall|0.9|0.99|") for row in reader.rows)
     assert any(row.startswith("Mean best IoU|0.55|–|") for row in reader.rows)
     assert any("9×12" in row and "10×13" in row for row in reader.rows)
+
+
+def test_boxes_out_of_reach_stand_out_at_the_threshold_of_each_set() -> None:
+    shapes = {"wh": [[12.0, 14.0], [100.0, 14.0]], "anchors_before": [[[10, 10]]], "image_size": 320}
+    events = [
+        header(shapes=shapes, settings={"hyp": {"anchor_t": 3.0}}),
+        asked(0, "start", anchor_t=12.0),
+        told(0, 0.5, result={"anchors": [[[10, 10]]]}),
+    ]
+    reader = read(events)
+    assert "before · 50.00% of the boxes shown are reached, threshold 3" in reader.text
+    assert "after · 100.00% of the boxes shown are reached, threshold 12" in reader.text
+    assert [attrs.get("class") for name, attrs in reader.starts if name == "path"].count("missed") == 1
 
 
 @pytest.mark.parametrize(

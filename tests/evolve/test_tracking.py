@@ -34,6 +34,7 @@ def run(tmp_path: Path) -> Path:
                 "settings": {"data": "digits", "hyp": {"lr0": 0.01}},
                 "resources": {},
                 "provenance": {"versions": {"python": "3.11"}},
+                "shapes": {"wh": [], "before": {"bpr": 0.9}, "after": {"bpr": 0.99, "fitness": 0.7}},
             }
         )
         for trial, fitness in enumerate((0.2, None, 0.6)):
@@ -60,6 +61,7 @@ def run(tmp_path: Path) -> Path:
                 }
             )
     (folder / "report.html").write_text("<p>report</p>")
+    (folder / "anchors.png").write_bytes(b"\x89PNG")
     return folder
 
 
@@ -92,7 +94,10 @@ def check_complete(store: Store) -> None:
     assert parent.data.params["hyp.lr0"] == "0.01"
     best = client.get_metric_history(parent.info.run_id, "best_fitness")
     assert [point.value for point in best] == [0.2, 0.2, 0.6]
-    assert "report.html" in {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"report.html", "anchors.png"} <= {item.path for item in client.list_artifacts(parent.info.run_id)}
+    figures = {name: value for name, value in parent.data.metrics.items() if name.startswith("anchors.")}
+    assert figures == {"anchors.before.bpr": 0.9, "anchors.after.bpr": 0.99, "anchors.after.fitness": 0.7}
+    assert len(client.get_metric_history(parent.info.run_id, "anchors.after.fitness")) == 1
     assert "hyp.yaml" in {item.path for item in client.list_artifacts(children["0"].info.run_id)}
 
 
@@ -167,8 +172,12 @@ def server(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.mark.slow
-def test_a_real_server_gets_the_same_as_the_store(run: Path, server: Store) -> None:
+def test_a_real_server_gets_the_same_as_the_store_without_a_word_on_stdout(
+    run: Path, server: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    capfd.readouterr()
     sync(run, server)
+    assert capfd.readouterr().out == ""
     check_complete(server)
     assert sync(run, server) == 0
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,7 +133,9 @@ def test_a_training_with_it_is_the_same_each_time(config, tmp_path, changes):
 
 def test_an_attack_hides_objects_within_its_bound_and_leaves_the_detector_alone():
     detector = build_detector(load_spec("yolov5n", classes=3), 0).train()
-    loss = build_loss(detector, Hyperparameters(), 64, autobalance=True)
+    loss = build_loss(
+        detector, TrainConfig(data="digits", model="yolov5n", out=Path("out"), autobalance=True), 64
+    )
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     for module in detector.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

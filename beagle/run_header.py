@@ -1,0 +1,32 @@
+"""The first line of a journal: written when all is settled, or not at all."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evolve.journal import Journal
+from evolve.space import EvolveError
+
+
+def begin_run(folder: Path, facts: Mapping[str, Any], check: Callable[[], object] | None) -> None:
+    """Make a run folder whose journal holds the header.
+
+    Args:
+        folder: The run folder; its last part is the run's name.
+        facts: What the header says: trials, seed, space, search, settings, resources, provenance and more.
+        check: Called before anything is written; what it raises refuses the run.
+
+    Raises:
+        EvolveError: It can't be written; a folder that was made for it is gone again.
+    """
+    if check is not None:
+        check()
+    existed = folder.exists()
+    try:
+        with Journal(folder / "journal.jsonl") as journal:
+            journal.append({"event": "run", "version": 1, "name": folder.name, **facts})
+    except EvolveError:
+        if not existed:
+            shutil.rmtree(folder, ignore_errors=True)  # it would stand in the way of the next try
+        raise
