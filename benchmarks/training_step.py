@@ -39,7 +39,7 @@ def plain_loop(session: Session) -> Callable[[dict[str, torch.Tensor]], float]:
     """One step of the plain loop, with state of its own."""
     hyp = session.config.hyp
     detector = build_detector(session.detector.spec, session.config.seed).train()
-    loss = build_loss(detector, hyp, session.image_size)
+    loss = build_loss(detector, session.config, session.image_size)
     average = copy.deepcopy(detector).eval()
     groups = [
         {"name": name, "params": params, "weight_decay": hyp.weight_decay * (name == "weight")}

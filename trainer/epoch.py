@@ -62,7 +62,7 @@ def train_one_epoch(
             images, targets = to_input(batch["images"], session.device), batch["targets"].to(session.device)
             if adversary.is_attacked(session.config.hyp.sat, session.config.seed, epoch, index):
                 images = adversary.attack(session.detector, session.loss, images, session.config.hyp.sat_eps)
-            total, parts = _learn(session, images, targets, waits=not steps)
+            total, parts = learn(session, images, targets, waits=not steps)
             sums += parts * _share(session, index, len(images))
             bad = torch.where(torch.isfinite(total), bad, bad.clamp(max=index))
             if (
@@ -71,7 +71,7 @@ def train_one_epoch(
                 _check_losses(bad, epoch, batches)
             if steps:
                 waiting = 0
-                _step(session, step)
+                take_step(session, step)
             if progress:
                 progress("train", index + 1, batches)
     _end_epoch(session, epoch, sums, bad)
@@ -79,7 +79,7 @@ def train_one_epoch(
     return losses | {"lr": session.schedule.at((epoch + 1) * batches - 1).lr}
 
 
-def _learn(session: Session, images: Tensor, targets: Tensor, *, waits: bool) -> tuple[Tensor, Tensor]:
+def learn(session: Session, images: Tensor, targets: Tensor, *, waits: bool) -> tuple[Tensor, Tensor]:
     """Add one batch's gradients to those that are there.
 
     Args:
@@ -120,7 +120,7 @@ def _share(session: Session, index: int, images: int) -> float:
     return images / min(batch, len(session.train_split.images) - index * batch)
 
 
-def _step(session: Session, step: Step) -> None:
+def take_step(session: Session, step: Step) -> None:
     """One step of the optimiser, and of the average behind it."""
     apply_step(session.optimizer, step)
     session.scaler.unscale_(session.optimizer)
