@@ -131,6 +131,21 @@ def test_a_clock_that_is_set_back_neither_disorders_the_journal_nor_hangs_the_ru
     assert times[2] >= times[1]
 
 
+def test_a_driver_whose_clock_jumps_to_and_fro_ends_every_trial_once_and_takes_none_for_hung(
+    tmp_path: Path, drivers: type, ray_address: str
+) -> None:
+    folder = tmp_path / "run"
+    options = {"epoch_s": 0.2, "silence_s": 20, "address": ray_address, "clock": "[0, -3600, 86400]"}
+    assert "told 6 of 6, stopped: None" in drivers.finish(drivers.start(folder, 6, 4, **options))
+    assert sorted(drivers.asks(folder)) == sorted(drivers.tells(folder)) == list(range(6))
+    state = drivers.state_of(folder)
+    assert len(state.finished) == 6
+    assert not any(trial.retries for trial in state.trials.values())
+    times = [event["time"] for event in read_journal(folder / "journal.jsonl")]
+    assert times == sorted(times)
+    assert times[-1] - times[1] < 600  # the offsets are in none of the steps
+
+
 @pytest.mark.slow
 def test_a_driver_that_is_killed_at_twenty_random_moments_ends_its_run_all_the_same(
     tmp_path: Path, drivers: type, ray_address: str
