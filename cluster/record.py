@@ -5,11 +5,14 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from cluster.spec import ClusterError
+
+Kept = TypeVar("Kept")
 
 VERSION = 1
 RECORD, LOG, STOP = "job.json", "output.log", "stop"
@@ -93,20 +96,37 @@ def load_record(job: Path) -> Record:
     Raises:
         ClusterError: It can't be read, is damaged, or is of another version.
     """
-    path = job / RECORD
+    return read_versioned(job / RECORD, VERSION, _as_record)
+
+
+def _as_record(data: dict[str, Any]) -> Record:
+    process, keeper = Process(**data["process"]), Process(**data["keeper"])
+    return Record(**{**data, "words": tuple(data["words"]), "process": process, "keeper": keeper})
+
+
+def read_versioned(path: Path, version: int, build: Callable[[dict[str, Any]], Kept]) -> Kept:
+    """Read a record that was written as JSON with its version.
+
+    Args:
+        path: The file.
+        version: Which it must have.
+        build: Makes the record of it; KeyError, TypeError and ValueError say that it is damaged.
+
+    Raises:
+        ClusterError: It can't be read, is damaged, or is of another version.
+    """
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = data["version"]
-        if version == VERSION:
-            process, keeper = Process(**data["process"]), Process(**data["keeper"])
-            return Record(**{**data, "words": tuple(data["words"]), "process": process, "keeper": keeper})
+        found = data["version"]
+        if found == version:
+            return build(data)
     except OSError as error:
         raise ClusterError(f"{path}: the job's record can't be read ({error.strerror})") from error
     except (ValueError, TypeError, KeyError) as error:
         raise ClusterError(
             f"{path}: the job's record is damaged ({type(error).__name__}: {error})"
         ) from error
-    raise ClusterError(f"{path}: the record's version must be {VERSION}, but got {version!r}")
+    raise ClusterError(f"{path}: the record's version must be {version}, but got {found!r}")
 
 
 def new_job_folder(folder: Path, name: str) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from cluster.record import new_job_folder
+from cluster.record import new_job_folder, read_versioned
 from cluster.spec import ClusterError, JobSpec, Resources
 
 VERSION = 1
@@ -101,18 +101,7 @@ def load_remote(folder: Path, job_id: str) -> RemoteRecord:
         known = sorted(each.parent.name for each in folder.glob(f"*/{REMOTE}"))
         hint = f"jobs are: {', '.join(known)}" if known else "there are no jobs here yet"
         raise ClusterError(f"there is no job {job_id!r} in {folder} ({hint})")
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = data["version"]
-        if version == VERSION:
-            return RemoteRecord(**{**data, "words": tuple(data["words"])})
-    except OSError as error:
-        raise ClusterError(f"{path}: the job's record can't be read ({error.strerror})") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise ClusterError(
-            f"{path}: the job's record is damaged ({type(error).__name__}: {error})"
-        ) from error
-    raise ClusterError(f"{path}: the record's version must be {VERSION}, but got {version!r}")
+    return read_versioned(path, VERSION, lambda data: RemoteRecord(**{**data, "words": tuple(data["words"])}))
 
 
 def remote_ids(folder: Path, place: str) -> tuple[str, ...]:
