@@ -85,6 +85,16 @@ class Ladder:
         return self.rungs[-1]
 
     @property
+    def words(self) -> str:
+        """How long trials are, for a sentence.
+
+        >>> Ladder((10, 30, 100)).words, Ladder((50,)).words
+        ('10, 30 or 100 epochs', '50 epochs')
+        """
+        early = ", ".join(map(str, self.judged))
+        return f"{early} or {self.full} epochs" if early else f"{self.full} epochs"
+
+    @property
     def judged(self) -> tuple[int, ...]:
         """Rungs at which trials end; none where there is only the full length."""
         return self.rungs[:-1]

@@ -191,7 +191,7 @@ class Ledger:
             "trial": trial.id,
             "status": "stopped",
             "fitness": None,
-            "reason": f"{last.fitness:.4f} after {last.epochs} epochs, where {last.bar:.4f} goes on",
+            "reason": f"{last.fitness:.4f} at epoch {last.epochs}, where {last.bar:.4f} goes on",
             "metrics": trial.reports[best],
             "epochs": trial.epochs,
             "seconds": sum(known) if len(known) == len(seconds) else None,

@@ -173,7 +173,7 @@ def test_hopeless_trials_end_and_the_best_is_one_that_was_trained_in_full(tmp_pa
         assert last.fitness < last.bar
         assert trial.fitness is None
         assert trial.seconds == trial.epochs == last.epochs
-        assert f"after {last.epochs} epochs" in str(trial.reason)
+        assert f"at epoch {last.epochs}," in str(trial.reason)
         assert trial.curve == [rung.fitness for rung in trial.rungs.values()]
 
 
