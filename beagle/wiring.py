@@ -134,7 +134,9 @@ def start_run(
         "trials": options.trials,
         "seed": options.seed,
         "space": space.to_dict(),
-        "search": search_header(options.search, options.warm_start, space, shapes, note),
+        "search": search_header(
+            options.search, options.warm_start, space, shapes, note, racing=not options.ladder.judged
+        ),
         "settings": {**training, "classes": len(data.names)},
         "resources": resources.to_dict(),
         **fidelity_header(options.ladder, options.confirm),

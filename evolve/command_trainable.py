@@ -161,6 +161,7 @@ def _attempt(task: _Task, memory: _Memory, report: Report) -> Ending:
     )
     seen = set(reader.epochs()) if resume else set()
     memory.resumed_at = len(seen) if resume else -1
+    seen -= {max(seen, default=-1)}  # it may be written and yet unheard, should the worker have died then
     offset = task.output.stat().st_size if task.output.exists() else 0
     if reader.results.format == "mlflow":
         make_store(reader.file)

@@ -115,7 +115,7 @@ class Ladder:
         0.3
         """
         count = len(before) + 1
-        if count <= self.reduction:
+        if count == 1:
             return None
         fitnesses = [*(each.fitness for each in before), fitness]
         if sum(each.goes_on for each in before) + 1 > count / self.reduction + 1:

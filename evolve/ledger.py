@@ -171,7 +171,8 @@ class Ledger:
                 bar = ladder.bar(self.state.at_rung(rung), fitness)
                 goes_on = bar is None or fitness >= bar or trial.id == 0
                 event = {"event": "rung", "trial": trial.id, "epochs": rung, "fitness": fitness}
-                self._write({**event, "bar": bar, "goes_on": goes_on})
+                if self._write({**event, "bar": bar, "goes_on": goes_on}) and goes_on:
+                    self._search.climb(trial.id, fitness)
         if trial.hopeless:
             self._cut(trial)
 

@@ -11,6 +11,7 @@ from beagle.command_run import CommandOptions, command_files, start_command_run
 from beagle.folders import CommandError
 from evolve.command_file import load_trainer
 from evolve.command_spec import CommandSpec
+from evolve.command_values import at_length
 from evolve.export import HERE
 from evolve.journal import fold, read_journal
 from evolve.ladder import Ladder

@@ -124,7 +124,7 @@ def test_a_relative_data_path_means_the_same_in_a_worker(
         ({"model": "yolov5q"}, ModelError),
         ({"genes": ("lr9",)}, TrainError),
         ({"hyp": Hyperparameters(lr0=0.5)}, SpaceError),
-        ({"epochs": 0}, TrainError),
+        ({"training": {"val_every": 0}}, TrainError),
         ({"training": {"device": "gpu"}}, TrainError),
         ({"training": {"devise": "cpu"}}, TrainError),
         ({"image_size": 0}, ModelError),
