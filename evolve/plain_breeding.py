@@ -64,6 +64,10 @@ class History:
         first = self.trials[trial].replicates_of
         return trial if first is None else first
 
+    def runs(self, first: int) -> list[int]:
+        """Ids of all trials of the configuration that was first tried as `first`, open ones included."""
+        return [trial.id for trial in self.trials if self.first(trial.id) == first]
+
     def opened(self) -> list[int]:
         """Ids of the trials asked and not told."""
         return [number for number in range(len(self.trials)) if number not in self.told]
