@@ -16,9 +16,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cluster.spec import ClusterError
+from evolve.object_store import ObjectStore, StoreError, StoreUrl
 
 MARK = "beagle-probe:"
 CONNECT_S = 5.0
+STORE_S = 20.0
 VERSIONED = ("ray", "torch", "numpy")
 FREE_GB = 1.0
 
@@ -31,6 +33,7 @@ class Needs:
         paths: Files and folders that must be readable.
         writable: Folders in which it must be able to write; made where they are missing.
         urls: Servers that must answer, for example MLflow's.
+        stores: URLs of object stores in which it must be able to write and read.
         gpus: GPUs of one trial.
         versions: Of Beagle and its libraries on the submitting machine, by name; a trial's results depend on them.
     """
@@ -38,6 +41,7 @@ class Needs:
     paths: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
     urls: tuple[str, ...] = ()
+    stores: tuple[str, ...] = ()
     gpus: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -49,7 +53,7 @@ class Needs:
     def from_json(cls, text: str) -> "Needs":
         """The same back."""
         data = json.loads(text)
-        tuples = {name: tuple(data[name]) for name in ("paths", "writable", "urls")}
+        tuples = {name: tuple(data[name]) for name in ("paths", "writable", "urls", "stores")}
         return cls(**tuples, gpus=float(data["gpus"]), versions=dict(data["versions"]))
 
 
@@ -83,6 +87,8 @@ def findings(needs: Needs) -> list[str]:
         found += _not_writable(Path(folder), host)
     for url in needs.urls:
         found += _not_answering(url, host)
+    for store in needs.stores:
+        found += _not_a_store(store, host)
     return found
 
 
@@ -112,6 +118,16 @@ def _not_answering(url: str, host: str) -> list[str]:
             ":"
         )  # without user and password
         return [f"{shown} does not answer from {host} ({error}): is it a name that the cluster knows?"]
+
+
+def _not_a_store(text: str, host: str) -> list[str]:
+    try:
+        url = StoreUrl.parse(text)
+        if url is not None:
+            ObjectStore(url, STORE_S).check()
+    except StoreError as error:
+        return [f"on {host}: {error}"]
+    return []
 
 
 def read_findings(text: str) -> tuple[str, ...]:

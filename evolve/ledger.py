@@ -15,6 +15,7 @@ from evolve.journal import Event, Journal, JournalError, RunState, TrialState, f
 from evolve.run_state import DRIVER_RESTARTED
 from evolve.search import SearchError, search_from_events
 from evolve.space import EvolveError
+from evolve.stored_run import store_of
 from evolve.trainable import WORKER_DIED, Assignment, Outcome
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class Ledger:
         self.fault: EvolveError | None = None
         self.stopping = False
         self._journal = journal
+        store = store_of(folder)
+        self._store = str(store.url) if store else ""
         self._search = search_from_events(events)
         self._waiting = deque(trial.id for trial in self.state.running)
         self._left_open = set(self._waiting)  # by a driver of before: these were not retried yet
@@ -213,6 +216,7 @@ class Ledger:
             gpus=float(self.state.resources.get("gpus", 0.0)),
             attempt=trial.attempt,
             micro_batch_halvings=trial.halvings,
+            store=self._store,
         )
 
     def _write(self, event: dict[str, Any]) -> bool:

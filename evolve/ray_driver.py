@@ -25,10 +25,22 @@ from ray.tune.search import Searcher
 
 from evolve.control import forget_stop, requested_stop
 from evolve.journal import Journal, RunState
-from evolve.ledger import Ledger, OnEvent
+from evolve.ledger import Ledger, OnEvent, trial_folder
+from evolve.object_store import StoreError
 from evolve.ray_session import connected, nodes
 from evolve.resources import Resources
-from evolve.trainable import WORKER_DIED, Assignment, Objective, Outcome, failure_reason, run_trial
+from evolve.stored_run import store_of
+from evolve.stored_trial import bring, run_stored, store_variables
+from evolve.trainable import (
+    FAILURE_NOTE,
+    WORKER_DIED,
+    Assignment,
+    Objective,
+    Outcome,
+    Report,
+    failure_reason,
+    run_trial,
+)
 from evolve.watchdog import Watchdog
 from evolve.worker_state import BetweenTrials, ProcessState, clean_up
 
@@ -139,15 +151,23 @@ def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
 def _trainable(objective: Objective, between_trials: BetweenTrials | None, ledger: Ledger) -> Any:
     # What all trials have in common travels once, since Tune keeps several copies of every trial's configuration.
     settings = dict(ledger.state.header.get("settings", {}))
+    store = store_of(ledger.folder)
+    variables = store_variables(str(store.url)) if store else {}
 
     def beagle_trial(config: dict[str, Any]) -> None:
         def report(epoch: int, metrics: dict[str, float]) -> None:
             tune.report({"epoch": epoch, "epoch_metrics": metrics})
 
+        def run(assignment: Assignment, report: Report) -> Outcome:
+            return run_trial(assignment, objective, report)
+
         before = ProcessState.taken()
-        outcome = run_trial(
-            Assignment(**json.loads(config["assignment"]), settings=settings), objective, report
-        )
+        assignment = Assignment(**json.loads(config["assignment"]), settings=settings)
+        if assignment.store:
+            os.environ.update({name: text for name, text in variables.items() if name not in os.environ})
+            outcome = run_stored(assignment, report, run)
+        else:
+            outcome = run(assignment, report)
         tune.report({"outcome": json.dumps(outcome.to_dict())})  # as text, since Tune flattens nested results
         reason = clean_up(before, between_trials)
         if reason or outcome.out_of_memory:
@@ -229,7 +249,7 @@ class Floor:
 
     def why(self, number: int, trial: Any) -> str:
         """Why an attempt failed, in one line."""
-        return self._silent.pop(number, None) or _reason(trial)
+        return self._silent.pop(number, None) or _reason(trial, self.ledger.folder)
 
     def look(self) -> None:
         """Now and then: was the run asked to stop, is a trial silent, is everything on the disk?"""
@@ -362,9 +382,14 @@ def _number(trial: Any) -> int:
     return int(trial.config["trial"])
 
 
-def _reason(trial: Any) -> str:
+def _reason(trial: Any, run_folder: Path) -> str:
     """Why an attempt failed: what it wrote itself, else what Ray knows of a worker that never came to run it."""
-    note = failure_reason(Path(json.loads(trial.config["assignment"])["folder"]))
+    folder = trial_folder(run_folder, _number(trial))
+    try:
+        bring(run_folder, (folder / FAILURE_NOTE).relative_to(run_folder))
+    except StoreError as error:
+        logger.warning("why trial %d failed can't be read: %s", _number(trial), error)
+    note = failure_reason(folder)
     if note != WORKER_DIED:
         return note
     try:
