@@ -33,17 +33,17 @@ class Needs:
         paths: Files and folders that must be readable.
         writable: Folders in which it must be able to write; made where they are missing.
         urls: Servers that must answer, for example MLflow's.
-        stores: URLs of object stores in which it must be able to write and read.
         gpus: GPUs of one trial.
         versions: Of Beagle and its libraries on the submitting machine, by name; a trial's results depend on them.
+        stores: URLs of object stores in which it must be able to write and read.
     """
 
     paths: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
     urls: tuple[str, ...] = ()
-    stores: tuple[str, ...] = ()
     gpus: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
+    stores: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One line of JSON."""
