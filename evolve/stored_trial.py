@@ -12,15 +12,24 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from evolve.object_store import PATIENCE_S, ObjectStore, StoreError, StoreUrl
 from evolve.segments import SegmentLog
 from evolve.stored_run import scratch_folder, store_of
-from evolve.trainable import FAILURE_NOTE, Assignment, Outcome, Report, TrialError, claim_folder
+from evolve.trainable import (
+    FAILURE_NOTE,
+    Assignment,
+    Outcome,
+    Report,
+    TrialError,
+    claim_folder,
+    failure_reason,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -135,17 +144,21 @@ class StoredTrial:
             self._log.drop(number)
 
 
-def run_stored(
-    assignment: Assignment, report: Report, run: Callable[[Assignment, Report], Outcome]
+def run_kept(
+    assignment: Assignment,
+    report: Report,
+    run: Callable[[Assignment, Report], Outcome],
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Outcome:
-    """Run one attempt of a trial whose run is kept in a store.
+    """Run one attempt of a trial, whose files are fetched and saved where its run is kept in a store.
 
     An epoch is reported when its files are safe, but for large ones: those are saved less often.
 
     Args:
-        assignment: With the run's URL.
+        assignment: With the run's URL, or none.
         report: Called after each epoch.
         run: Runs the attempt in a folder of this machine.
+        variables: Of the driver, for the store's library; those that this process has are left as they are.
 
     Returns:
         How it ended. A store that can't be used halts the run, as a full disk does.
@@ -156,32 +169,46 @@ def run_stored(
     """
     url = StoreUrl.parse(assignment.store)
     if url is None:
-        raise TrialError(f"the run's store must be a URL, but got {assignment.store!r}")
+        return run(assignment, report)
+    os.environ.update({name: text for name, text in variables.items() if name not in os.environ})
     own = scratch_folder(url) / f"{assignment.trial:04d}"
     own.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     with claim_folder(own):
         shutil.rmtree(own / "trials", ignore_errors=True)
+        folder = own / "trials" / f"{assignment.trial:04d}"
         try:
-            folder = own / "trials" / f"{assignment.trial:04d}"
-            trial = StoredTrial(ObjectStore(url, PATIENCE_S), assignment.trial, assignment.attempt, folder)
-            try:
-                outcome = run(
-                    replace(assignment, folder=str(folder), store=""),
-                    lambda epoch, metrics: _told(trial, report, epoch, metrics),
-                )
-            finally:
-                trial.save(always=True)
-            return outcome
+            return _run_saved(url, replace(assignment, folder=str(folder), store=""), report, run)
         except StoreError as error:
             return Outcome(None, reason=str(error), seconds=time.monotonic() - begun, halt=True)
         finally:
             shutil.rmtree(own / "trials", ignore_errors=True)
 
 
-def _told(trial: StoredTrial, report: Report, epoch: int, metrics: dict[str, float]) -> None:
-    trial.save()
-    report(epoch, metrics)
+def _run_saved(
+    url: StoreUrl, assignment: Assignment, report: Report, run: Callable[[Assignment, Report], Outcome]
+) -> Outcome:
+    trial = StoredTrial(
+        ObjectStore(url, PATIENCE_S), assignment.trial, assignment.attempt, Path(assignment.folder)
+    )
+
+    def save_and_report(epoch: int, metrics: dict[str, float]) -> None:
+        trial.save()
+        report(epoch, metrics)
+
+    try:
+        return run(assignment, save_and_report)
+    finally:
+        trial.save(always=True)
+
+
+def kept_reason(folder: Path) -> str:
+    """Why the last attempt of a trial ended early, in one line, wherever its worker wrote that down."""
+    try:
+        bring(folder.parents[1], Path("trials") / folder.name / FAILURE_NOTE)
+    except StoreError as error:
+        return f"the worker ended, and why can't be read: {error}"
+    return failure_reason(folder)
 
 
 def last_save(log: SegmentLog, store: ObjectStore) -> tuple[int, dict[str, Any] | None]:
@@ -234,12 +261,12 @@ def bring(folder: Path, name: str | PurePath) -> Path:
     return path
 
 
-def store_variables(url: str) -> dict[str, str]:
-    """Variables of this process that tell a store's library where it is and who may use it, for the workers.
+def store_variables(folder: Path) -> dict[str, str]:
+    """Variables of this process that a run's store needs: where it is, and who may use it; none for a plain folder.
 
-    They are handed to workers in what they run, which Ray shows to nobody; a worker's own have precedence.
+    They are handed to workers in what they run, which Ray shows to nobody.
     """
-    if StoreUrl.parse(url) is None:
+    if store_of(folder) is None:
         return {}
     return {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)}
 

@@ -8,7 +8,7 @@ import pytest
 from evolve.object_store import ObjectStore, StoreError, StoreUrl
 from evolve.segments import SegmentLog, Span
 from evolve.stored_run import scratch_folder, spool_of
-from evolve.stored_trial import StoredTrial, bring, run_stored, store_variables
+from evolve.stored_trial import StoredTrial, bring, run_kept, store_variables
 from evolve.trainable import FAILURE_NOTE, Assignment, Outcome, Report, TrialError, run_trial
 
 
@@ -166,7 +166,7 @@ def two_epochs(assignment: Assignment, report: Report) -> Outcome:
 
 def run(url: StoreUrl, told: list[int], number: int = 0, **settings: bool) -> Outcome:
     assignment = Assignment(7, {"x": 0.5}, settings, "/nowhere", attempt=number, store=str(url))
-    return run_stored(
+    return run_kept(
         assignment,
         lambda epoch, _: told.append(epoch),
         lambda given, report: run_trial(given, two_epochs, report),
@@ -214,7 +214,7 @@ def test_files_of_a_run_in_a_folder_are_where_they_are(tmp_path: Path) -> None:
 def test_a_store_s_variables_go_to_the_workers_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("OTHER_SECRET", "secret")
-    found = store_variables("s3://bucket/first")
+    found = store_variables(spool_of(StoreUrl("s3", "bucket/first")))
     assert found["AWS_SECRET_ACCESS_KEY"] == "secret"
     assert "OTHER_SECRET" not in found
-    assert store_variables("runs/first") == {}
+    assert store_variables(Path("runs/first")) == {}
