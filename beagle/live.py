@@ -74,7 +74,8 @@ def event_line(event: Event, state: RunState) -> str:
         return f"trial {trial.id}: attempt {trial.attempt + 1}, because {event['reason']}"
     told = state.told
     if trial.fitness is None:
-        return f"trial {trial.id} ({told}/{state.budget}) failed: {trial.reason}"
+        how = "stopped" if trial.status == "stopped" else "failed"
+        return f"trial {trial.id} ({told}/{state.budget}) {how}: {trial.reason}"
     best = state.best()
     mark = "  best so far" if best is not None and best.id == trial.id else ""
     seconds = f"{trial.seconds:.0f} s" if trial.seconds else ""
@@ -91,7 +92,7 @@ def origin_text(trial: TrialState) -> str:
 
 def seconds_to_go(state: RunState) -> float | None:
     """About how long the rest of the budget takes at the present pace; None before the first trial has ended."""
-    spent = [trial.seconds for trial in state.finished if trial.seconds]
+    spent = [trial.seconds for trial in [*state.finished, *state.cut] if trial.seconds]
     if not spent or not state.running:
         return None
     mean = sum(spent) / len(spent)

@@ -82,7 +82,7 @@ def findings(needs: Needs) -> list[str]:
     for folder in needs.writable:
         found += _not_writable(Path(folder), host)
     for url in needs.urls:
-        found += _not_answering(url, host)
+        found += not_answering(url, host)
     return found
 
 
@@ -101,7 +101,8 @@ def _not_writable(folder: Path, host: str) -> list[str]:
     return []
 
 
-def _not_answering(url: str, host: str) -> list[str]:
+def not_answering(url: str, host: str) -> list[str]:
+    """One line where no server answers at a URL, shown without user and password; empty where one does."""
     parts = urlsplit(url)
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)

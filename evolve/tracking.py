@@ -254,7 +254,7 @@ class Mirror:
         ):
             if path.is_file():
                 self._client.log_artifact(child.run_id, str(path))
-        status = "FINISHED" if trial.status == "finished" else "FAILED"
+        status = {"finished": "FINISHED", "stopped": "KILLED"}.get(trial.status, "FAILED")
         self._client.set_terminated(child.run_id, status, ended)
         child.closed = True
 
@@ -262,7 +262,7 @@ class Mirror:
         """The best so far over the number of trials told: the parent's one curve."""
         best, points = float("-inf"), []
         told = sorted(
-            (trial for trial in state.trials.values() if trial.told_at is not None),
+            (trial for trial in state.searched if trial.told_at is not None),
             key=lambda trial: trial.told_at or 0.0,
         )
         for step, trial in enumerate(told):

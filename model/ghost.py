@@ -70,15 +70,6 @@ class GhostBottleneck(nn.Module):
 class C3Ghost(C3):
     """C3 whose bottlenecks are ghost ones."""
 
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        number: int = 1,
-        shortcut: bool = True,
-        groups: int = 1,
-        expansion: float = 0.5,
-    ) -> None:
-        super().__init__(c_in, c_out, 0, shortcut, groups, expansion)
-        hidden = int(c_out * expansion)
-        self.m = nn.Sequential(*(GhostBottleneck(hidden, hidden) for _ in range(number)))
+    def stage(self, hidden: int, number: int, shortcut: bool, groups: int) -> nn.Module:
+        """Make the inner stage."""
+        return nn.Sequential(*(GhostBottleneck(hidden, hidden) for _ in range(number)))

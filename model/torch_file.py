@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from model.pickled import ByteStream, read_pickle
+from model.byte_stream import ByteStream
+from model.pickled import read_pickle
 from model.recorded import RefusedError, Storage, StoredTensor, shown
 from model.rows import ModelError
 

@@ -31,12 +31,15 @@ def objective(assignment, report):
     epochs = assignment.settings["epochs"]
     fault = assignment.settings["faults"].get(str(assignment.trial))
     found = {"pid": os.getpid(), "marker": os.environ.get("MARKER"), "drawn": random.random()}
+    found |= {"seed": assignment.settings.get("seed"), "epochs": epochs}
     for epoch in range(len(history), epochs):
         time.sleep(assignment.settings["epoch_s"])
         if fault and epoch == 1:
             happen(fault, assignment)
         x, y = assignment.config["x"], assignment.config["y"]
-        history.append({"fitness": (1 - (x - 0.7) ** 2 - (y - 0.2) ** 2) * (epoch + 1) / epochs})
+        history.append(
+            {"fitness": (1 - (x - 0.7) ** 2 - (y - 0.2) ** 2) * (epoch + 1) / epochs, "seconds": 0.1}
+        )
         aside = folder / "checkpoint.tmp"
         aside.write_text(json.dumps(history))
         aside.replace(place)
@@ -109,6 +112,8 @@ def main(folder: Path, trials: int, epochs: int) -> None:
                     "settings": {**settings, "faults": json.loads(given("FAULTS", "{}"))},
                     "resources": resources.to_dict(),
                     "provenance": {},
+                    **({"ladder": json.loads(given("LADDER"))} if given("LADDER") else {}),
+                    **({"confirm": json.loads(given("CONFIRM"))} if given("CONFIRM") else {}),
                 }
             )
     try:
