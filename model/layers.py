@@ -42,6 +42,7 @@ LAYERS: dict[str, type[nn.Module]] = {
     "nn.Upsample": nn.Upsample,
     "nn.MaxPool2d": nn.MaxPool2d,
     "nn.ZeroPad2d": nn.ZeroPad2d,
+    "nn.ReplicationPad2d": nn.ReplicationPad2d,
     "nn.Identity": nn.Identity,
     "nn.ReLU": nn.ReLU,
     "nn.SiLU": nn.SiLU,

@@ -190,6 +190,7 @@ RULES: dict[str, Rule] = {
         ("kernel", "stride", "padding"), 1, "keep", lambda args: _number(args, "stride", "kernel")
     ),
     "nn.ZeroPad2d": Rule(("sides",), 1),
+    "nn.ReplicationPad2d": Rule(("sides",), 1),
     "nn.Identity": Rule(),
     "nn.ReLU": Rule(("in_place",)),
     "nn.SiLU": Rule(("in_place",)),
