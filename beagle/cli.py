@@ -21,6 +21,7 @@ from beagle import (
     convert_command,
     data_command,
     demo_command,
+    doctor_command,
     evolve_command,
     export_command,
     jobs_command,
@@ -64,6 +65,7 @@ app.command("submit", context_settings=submit_command.CONTEXT)(submit_command.su
 app.add_typer(jobs_command.app, name="jobs", help="Jobs that were submitted.")
 app.add_typer(cluster_command.app, name="cluster", help="Configurations of clusters.")
 app.command("demo")(demo_command.demo)
+app.command("doctor")(doctor_command.doctor)
 
 
 def _print_version(wanted: bool) -> None:

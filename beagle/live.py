@@ -13,7 +13,8 @@ from rich.table import Table
 from beagle import console
 from evolve.journal import Event, RunState, TrialState
 from evolve.space import EvolveError
-from evolve.tracking import LiveMirror, Store
+from evolve.stored_run import publish, run_label
+from evolve.tracking import ANCHOR_PICTURE, LiveMirror, Store
 from evolve.wording import duration
 
 REFRESH_S = 0.4  # a thousand trials report faster than anyone reads
@@ -59,11 +60,12 @@ def drive_live(
     finally:
         try:
             write_report(folder)
+            publish(folder, "report.html", ANCHOR_PICTURE)
         except EvolveError as error:
             console.note(f"no report: {error}")
         problem = mirror.close()
         if problem is not None:
-            console.note(f"{problem} (`beagle sync {folder}` fills in what is missing)")
+            console.note(f"{problem} (`beagle sync {run_label(folder)}` fills in what is missing)")
     return state
 
 
@@ -74,7 +76,8 @@ def event_line(event: Event, state: RunState) -> str:
         return f"trial {trial.id}: attempt {trial.attempt + 1}, because {event['reason']}"
     told = state.told
     if trial.fitness is None:
-        return f"trial {trial.id} ({told}/{state.budget}) failed: {trial.reason}"
+        how = "stopped" if trial.status == "stopped" else "failed"
+        return f"trial {trial.id} ({told}/{state.budget}) {how}: {trial.reason}"
     best = state.best()
     mark = "  best so far" if best is not None and best.id == trial.id else ""
     seconds = f"{trial.seconds:.0f} s" if trial.seconds else ""
@@ -91,7 +94,7 @@ def origin_text(trial: TrialState) -> str:
 
 def seconds_to_go(state: RunState) -> float | None:
     """About how long the rest of the budget takes at the present pace; None before the first trial has ended."""
-    spent = [trial.seconds for trial in state.finished if trial.seconds]
+    spent = [trial.seconds for trial in [*state.finished, *state.cut] if trial.seconds]
     if not spent or not state.running:
         return None
     mean = sum(spent) / len(spent)

@@ -1,4 +1,4 @@
-"""The flags that change any model and its loss, which `train` and `evolve` share."""
+"""The flags that change any model and its loss, which `train` and `evolve` share; and those of suppression."""
 
 from typing import Annotated
 
@@ -23,6 +23,19 @@ Loss = Annotated[
 BoxLoss = Annotated[str, typer.Option("--box-loss", help="ciou, diou, giou or iou.")]
 Assign = Annotated[
     str, typer.Option("--assignment", help="Anchors of a box: ratio (under anchor_t) or iou (over iou_t).")
+]
+
+Nms = Annotated[
+    str,
+    typer.Option("--nms", help="How overlapping boxes are thinned out: greedy, diou, soft or soft-linear."),
+]
+Iou = Annotated[float, typer.Option("--iou", help="Overlap above which the lesser box goes.")]
+Confidence = Annotated[float, typer.Option("--confidence", help="Least confidence of a box.")]
+MaxDetections = Annotated[
+    int, typer.Option("--max-detections", help="Boxes of an image, the most confident.")
+]
+Agnostic = Annotated[
+    bool, typer.Option("--agnostic", help="Let boxes of different classes thin out each other.")
 ]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from beagle import console
+from beagle.model_flags import Agnostic, Confidence, Iou, MaxDetections, Nms
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -17,8 +18,11 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder to write; runs/predict by default.")
     ] = None,
-    confidence: Annotated[float, typer.Option("--confidence", help="Least confidence of a box.")] = 0.25,
-    iou: Annotated[float, typer.Option("--iou", help="Overlap above which the lesser box goes.")] = 0.45,
+    confidence: Confidence = 0.25,
+    iou: Iou = 0.45,
+    nms: Nms = "greedy",
+    agnostic: Agnostic = False,
+    max_detections: MaxDetections = 300,
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="By default that of the training.")
     ] = None,
@@ -30,7 +34,15 @@ def predict(
 ) -> None:
     """Find objects in images, and draw them."""
     from beagle.folders import CommandError, check_new_folder, unused_folder
+    from model.suppression import Suppression, check_kind
 
+    suppression = Suppression(
+        confidence=confidence,
+        iou=iou,
+        kind=check_kind(nms),
+        agnostic=agnostic,
+        max_detections=max_detections,
+    )
     folder = out or unused_folder(Path("runs"), "predict")
     check_new_folder(folder)
     files = find_images(images)
@@ -46,7 +58,7 @@ def predict(
     found: list[dict[str, Any]] = []
     with console.bars() as advance:
         boxes_of = detect(
-            loaded, files, confidence=confidence, iou=iou, image_size=image_size, device=device, tta=tta
+            loaded, files, suppression=suppression, image_size=image_size, device=device, tta=tta
         )
         for done, (file, boxes) in enumerate(zip(files, boxes_of, strict=True), start=1):
             target = unused_file(folder, file.stem)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from beagle import console
+from beagle.model_flags import Agnostic, Confidence, Iou, MaxDetections, Nms
 
 
 def val(
@@ -17,19 +18,36 @@ def val(
     tta: Annotated[
         bool, typer.Option("--tta", help="Look at each image three times: slower, better.")
     ] = False,
+    difficult: Annotated[
+        str, typer.Option("--difficult", help="VOC objects called difficult: learn (count), or ignore.")
+    ] = "learn",
+    confidence: Confidence = 0.001,
+    iou: Iou = 0.6,
+    nms: Nms = "greedy",
+    agnostic: Agnostic = False,
+    max_detections: MaxDetections = 300,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a detector with the COCO metrics, over all classes and for each."""
-    from trainer.predict import validate
+    from model.suppression import Suppression, check_kind
+
+    suppression = Suppression(
+        confidence=confidence,
+        iou=iou,
+        kind=check_kind(nms),
+        multi_label=True,
+        agnostic=agnostic,
+        max_detections=max_detections,
+    )
+    from trainer.predict import Measuring, validate
 
     with console.bars() as advance:
         found = validate(
             weights,
             data,
             split,
-            batch_size=batch_size,
-            device=device,
-            tta=tta,
+            how=Measuring(batch_size=batch_size, device=device, suppression=suppression, tta=tta),
+            difficult=difficult,
             progress=advance,
         )
     if as_json:

@@ -222,12 +222,14 @@ def scaled_back(hyp: Mapping[str, Any], facts: Mapping[str, Any], folder: Path) 
 
 
 def _check_weights(folder: Path, facts: Mapping[str, Any], data: str, device: str) -> Iterator[Finding]:
-    from trainer.predict import validate
+    from trainer.predict import Measuring, validate
 
     if not facts.get("weights"):
         return
     batch = int(facts["training"]["batch_size"])
-    measured = validate(folder / facts["weights"], data, "val", batch_size=batch, device=device)
+    measured = validate(
+        folder / facts["weights"], data, "val", how=Measuring(batch_size=batch, device=device)
+    )
     tolerance = float(facts["tolerance"]["weights"])
     for key in MEASURES:
         expected = facts["best_weights"].get(key)

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.boxes import box_iou
-from model.nms import NmsKind, nms, non_max_suppression
+from model.nms import nms, non_max_suppression
+from model.suppression import NmsKind, Suppression
 
 IOU = 0.45
 CONFIDENCE = 0.25
@@ -130,7 +131,10 @@ def compare_opencv(rng: np.random.Generator, images: int, repeats: int) -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
         def ours(kind: NmsKind = "greedy", decoded: Tensor = decoded) -> list[Tensor]:
-            return non_max_suppression(decoded, CONFIDENCE, IOU, kind=kind, max_detections=PREDICTIONS)
+            most = 300 if kind == "soft" else PREDICTIONS
+            return non_max_suppression(
+                decoded, Suppression(confidence=CONFIDENCE, iou=IOU, kind=kind, max_detections=most)
+            )
 
         kept = sum(map(len, ours()))
         memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
@@ -139,9 +143,7 @@ def compare_opencv(rng: np.random.Generator, images: int, repeats: int) -> None:
             raise SystemExit(f"{scene}: ours keeps {kept} boxes, OpenCV {theirs}")
         slow, fast = best_ms(lambda d=decoded: opencv(d), repeats), best_ms(ours, repeats)
         diou = best_ms(lambda: ours("diou"), repeats)
-        soft = best_ms(
-            lambda d=decoded: non_max_suppression(d, CONFIDENCE, IOU, kind="soft", max_detections=300), 1
-        )
+        soft = best_ms(lambda: ours("soft"), 1)
         cells = [scene, *(f"{value:.0f}" for value in (over, kept, slow, fast))]
         cells += [f"{slow / fast:.1f}", *(f"{value:.0f}" for value in (diou, soft, memory))]
         print(f"| {' | '.join(cells)} |", flush=True)

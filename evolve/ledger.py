@@ -11,10 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from evolve.confirm import confirm_event, confirmation_due, next_confirmation
 from evolve.journal import Event, Journal, JournalError, RunState, TrialState, fold, read_journal
+from evolve.ladder import best_fitness
 from evolve.run_state import DRIVER_RESTARTED
-from evolve.search import SearchError, search_from_events
+from evolve.search import SearchError, Trial, search_from_events
 from evolve.space import EvolveError
+from evolve.stored_run import store_of
 from evolve.trainable import WORKER_DIED, Assignment, Outcome
 
 logger = logging.getLogger(__name__)
@@ -52,16 +55,22 @@ class Ledger:
         self.fault: EvolveError | None = None
         self.stopping = False
         self._journal = journal
+        store = store_of(folder)
+        self._store = str(store.url) if store else ""
         self._search = search_from_events(events)
-        self._waiting = deque(trial.id for trial in self.state.running)
-        self._left_open = set(self._waiting)  # by a driver of before: these were not retried yet
+        self._ladder = self.state.ladder
         self._on_event = on_event
         self._used_up = False
+        for trial in self.state.running:
+            self._judge(trial)  # where a driver of before died between an epoch and what follows from it
+        self._waiting = deque(trial.id for trial in self.state.running)
+        self._left_open = set(self._waiting)  # by a driver of before: these were not retried yet
 
     @property
     def complete(self) -> bool:
-        """Whether every trial of the budget, or of a space that holds fewer, was asked and told."""
-        return self._all_asked and self.state.told == len(self.state.trials)
+        """Whether every trial of the budget, or of a space that holds fewer, was asked and told, and confirmed."""
+        told = self._all_asked and self.state.told == len(self.state.trials)
+        return told and confirmation_due(self.state) is None
 
     @property
     def over(self) -> bool:
@@ -75,12 +84,18 @@ class Ledger:
 
     @property
     def _all_asked(self) -> bool:
-        return self._used_up or len(self.state.trials) >= self.state.budget
+        return self._searched and next_confirmation(self.state) is None
+
+    @property
+    def _searched(self) -> bool:
+        """Whether the search has asked all that it may."""
+        state = self.state
+        return self._used_up or state.asked >= state.budget - state.planned
 
     @property
     def remaining(self) -> int:
         """Trials that are still to be run or to be ended."""
-        return max(self.state.budget - len(self.state.trials), 0) + len(self.state.trials) - self.state.told
+        return max(self.state.budget - len(self.state.trials), 0) + len(self.state.running)
 
     def next_assignment(self) -> Assignment | None:
         """The next trial to run, or None when there is none to start now; `over` says whether there will be.
@@ -99,7 +114,21 @@ class Ledger:
                 self._left_open.remove(number)
                 self._retry(number, DRIVER_RESTARTED)
             return self.state.trials[number]
-        if self._all_asked:
+        return self._next_confirmation() or self._next_search()
+
+    def _next_confirmation(self) -> TrialState | None:
+        """The next training that confirms; a round that is due begins when the search has told all."""
+        due = confirmation_due(self.state) if self._searched and not self.state.running else None
+        if due is not None:
+            self._write(confirm_event(self.state, due))
+        event = next_confirmation(self.state)
+        if event is None or not self._write(event):
+            return None
+        self._search.adopt(Trial(event["trial"], event["config"], event["origin"]))
+        return self.state.trials[event["trial"]]
+
+    def _next_search(self) -> TrialState | None:
+        if self._searched:
             return None
         try:
             trial = self._search.ask()
@@ -112,19 +141,67 @@ class Ledger:
         )
         return self.state.trials.get(trial.id)
 
-    def reported(self, number: int, epoch: int, metrics: dict[str, float]) -> None:
-        """Write one epoch of a running trial; an epoch that is already written is left as it is."""
+    def reported(self, number: int, epoch: int, metrics: dict[str, float]) -> bool:
+        """Write one epoch of a running trial; an epoch that is already written is left as it is.
+
+        Returns:
+            Whether the trial goes on; not where it stands below the bar of a rung that it has reached.
+        """
         trial = self.state.trials[number]
+        self._report(trial, epoch, metrics)
+        self._judge(trial)
+        return not trial.hopeless
+
+    def _report(self, trial: TrialState, epoch: int, metrics: dict[str, float]) -> None:
         if trial.status == "running" and epoch not in trial.reports:
-            self._write(
-                {
-                    "event": "report",
-                    "trial": number,
-                    "attempt": trial.attempt,
-                    "epoch": epoch,
-                    "metrics": metrics,
-                }
-            )
+            event = {"event": "report", "trial": trial.id, "attempt": trial.attempt}
+            self._write({**event, "epoch": epoch, "metrics": metrics})
+
+    def _judge(self, trial: TrialState) -> None:
+        """Write how a trial stands at each rung that it has reached, and end it where it is hopeless.
+
+        Trials of a configuration that was tried before are never stopped: a mean over those that looked well would
+        promise too much.
+        """
+        ladder = self._ladder
+        if ladder is None or trial.status != "running" or self._spared(trial):
+            return
+        for rung in ladder.judged:
+            if rung > trial.epochs or trial.hopeless:
+                break
+            fitness = best_fitness(trial.reports, rung)
+            if rung not in trial.rungs and fitness is not None:
+                bar = ladder.bar(self.state.at_rung(rung), fitness)
+                goes_on = bar is None or fitness >= bar or trial.id == 0
+                event = {"event": "rung", "trial": trial.id, "epochs": rung, "fitness": fitness}
+                self._write({**event, "bar": bar, "goes_on": goes_on})
+        if trial.hopeless:
+            self._cut(trial)
+
+    @staticmethod
+    def _spared(trial: TrialState) -> bool:
+        return trial.replicates_of is not None or trial.confirms is not None
+
+    def _cut(self, trial: TrialState) -> None:
+        """Write the end of a trial that the ladder stops, then tell the search how far it came."""
+        last = trial.rungs[max(trial.rungs)]
+        curve = [trial.rungs[rung].fitness for rung in sorted(trial.rungs)]
+        best = max(trial.reports, key=lambda epoch: trial.reports[epoch].get("fitness") or -math.inf)
+        seconds = [row.get("seconds") for row in trial.reports.values()]
+        known = [each for each in seconds if each is not None]
+        event = {
+            "event": "tell",
+            "trial": trial.id,
+            "status": "stopped",
+            "fitness": None,
+            "reason": f"{last.fitness:.4f} after {last.epochs} epochs, where {last.bar:.4f} goes on",
+            "metrics": trial.reports[best],
+            "epochs": trial.epochs,
+            "seconds": sum(known) if len(known) == len(seconds) else None,
+            "curve": curve,
+        }
+        if self._write(event):
+            self._search.tell(trial.id, last.fitness, curve, stopped=True)
 
     def failed(self, number: int, reason: str, *, out_of_memory: bool = False) -> None:
         """Write that an attempt failed: the trial waits for its next one, or has used them up and ends.
@@ -149,6 +226,11 @@ class Ledger:
         self._retry(number, reason, failures=trial.failures + 1, halvings=halvings)
         self._waiting.append(number)
 
+    def put_back(self, number: int) -> None:
+        """A trial was handed out and never began: it waits for a worker once more, and nothing is held against it."""
+        if self.state.trials[number].status == "running":
+            self._waiting.append(number)
+
     def ended(self, number: int, outcome: Outcome) -> None:
         """Write a trial's end, then tell the search. A second end of the same trial is ignored."""
         trial = self.state.trials[number]
@@ -161,9 +243,10 @@ class Ledger:
             self.fault = EvolveError(f"trial {number}: {outcome.reason} (mend it, then `beagle resume`)")
             return
         for epoch, metrics in enumerate(outcome.history):
-            self.reported(number, epoch, metrics)
+            self._report(trial, epoch, metrics)  # it has ended by itself, so it is judged no more
         fitness = outcome.fitness if outcome.fitness is not None and math.isfinite(outcome.fitness) else None
         reason = None if fitness is not None else outcome.reason or "the fitness is not a finite number"
+        curve = self._curve(trial, fitness)
         written = self._write(
             {
                 "event": "tell",
@@ -175,11 +258,19 @@ class Ledger:
                 "epochs": len(outcome.history) or len(trial.reports),
                 "seconds": outcome.seconds,
                 "result": outcome.result,
+                **({"curve": curve} if curve else {}),
             }
         )
-        if written:
-            self._search.tell(number, fitness)
+        if written and trial.confirms is None:
+            self._search.tell(number, fitness, curve)
             self._give_up_if_hopeless()
+
+    def _curve(self, trial: TrialState, fitness: float | None) -> list[float]:
+        """The best fitness up to each rung of a trial that has ended by itself; empty without a ladder."""
+        if self._ladder is None or fitness is None or trial.confirms is not None:
+            return []
+        until = [best_fitness(trial.reports, rung) for rung in self._ladder.judged]
+        return [] if None in until else [*(value for value in until if value is not None), fitness]
 
     def stop(self, reason: str) -> None:
         """Write that the driver stops before the budget is used up."""
@@ -201,7 +292,11 @@ class Ledger:
     def _assignment(self, trial: TrialState) -> Assignment:
         settings = dict(self.state.header.get("settings", {}))
         again = int(trial.origin.get("run", 0))
-        if again:
+        if trial.confirms is not None:
+            # As long as the user wants, whatever the trials had; what is counted in epochs keeps its share.
+            settings |= {"seed": trial.seed, "trial_epochs": settings.get("epochs")}
+            settings["epochs"] = trial.origin["epochs"]
+        elif again:
             # A configuration that is tried once more shows the noise only under another seed.
             settings["seed"] = int(settings.get("seed") or self.state.header.get("seed") or 0) + again
         return Assignment(
@@ -213,6 +308,7 @@ class Ledger:
             gpus=float(self.state.resources.get("gpus", 0.0)),
             attempt=trial.attempt,
             micro_batch_halvings=trial.halvings,
+            store=self._store,
         )
 
     def _write(self, event: dict[str, Any]) -> bool:

@@ -5,12 +5,14 @@ before there was a surrogate.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evolve import operators
+from evolve.foretell import foretell
 from evolve.operators import Points
 from evolve.search_base import Config, Origin, Trial
 from evolve.search_settings import SearchError, SearchSettings
@@ -32,9 +34,11 @@ class History:
         settings: what steers it.
         trials: asked, in order.
         points: (N, D) their points.
-        told: id to fitness, None for a failure.
+        told: id to fitness, None for a failure; of a stopped trial what is foretold of its end.
         seen: keys of all configurations asked.
         earlier: results of other searches; None without any.
+        doubts: of each stopped trial: standard deviation of the fitness foretold.
+        curves: fitness at each rung of a ladder, of the trials told with it.
     """
 
     space: Space
@@ -45,6 +49,8 @@ class History:
     told: dict[int, float | None]
     seen: set[tuple[Value, ...]]
     earlier: Earlier | None = None
+    doubts: Mapping[int, float] = field(default_factory=dict)
+    curves: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
 
     def key(self, config: Config) -> tuple[Value, ...]:
         """What tells configurations apart."""
@@ -59,6 +65,18 @@ class History:
         """Points (N, D) of some trials, N = 0 included."""
         return np.array([self.points[trial] for trial in trials]).reshape(-1, len(self.space))
 
+    def believed(self, trials: list[int]) -> tuple[Points, Points]:
+        """What is believed of trials with a fitness, told from these alone, whatever else is known by now.
+
+        Returns:
+            Fitnesses (N,), and of each (N,) the standard deviation of what was foretold; 0 where it was measured.
+        """
+        stopped = [trial for trial in trials if trial in self.doubts]
+        found = foretell({trial: self.curves[trial] for trial in trials if trial in self.curves}, stopped)
+        fitness = [found[trial].mean if trial in found else self.told[trial] for trial in trials]
+        doubts = [found[trial].deviation if trial in found else 0.0 for trial in trials]
+        return np.array(fitness, dtype=np.float64), np.array(doubts, dtype=np.float64)
+
     def first(self, trial: int) -> int:
         """The first trial of the same configuration."""
         first = self.trials[trial].replicates_of
@@ -70,7 +88,7 @@ class History:
 
     def opened(self) -> list[int]:
         """Ids of the trials asked and not told."""
-        return [number for number in range(len(self.trials)) if number not in self.told]
+        return [t.id for t in self.trials if t.id not in self.told and not t.confirms]
 
 
 def propose(rng: np.random.Generator, history: History) -> tuple[Config, Origin]:

@@ -152,8 +152,9 @@ def _fitness_tile(view: View) -> Html:
 
 def _trials_tile(state: RunState) -> Html:
     failed = tag("span", f"{len(state.failed)} failed", class_="bad" if state.failed else None)
-    more = join([f"{len(state.finished)} finished, ", failed, f", {len(state.running)} running"])
-    return _tile("Trials ended", len(state.finished) + len(state.failed), f"of {state.budget}", more)
+    stopped = f"{len(state.cut)} stopped early, " if state.ladder else ""
+    more = join([f"{len(state.finished)} finished, {stopped}", failed, f", {len(state.running)} running"])
+    return _tile("Trials ended", state.told, f"of {state.budget}", more)
 
 
 def _time_tile(view: View) -> Html:

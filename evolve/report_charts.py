@@ -63,7 +63,7 @@ def progress_section(view: View) -> Html:
         so_far.append((place[scored.trial.id], max([scored.fitness, *(y for _, y in so_far[-1:])])))
     if so_far:
         chart.line([*so_far, (float(len(view.told)), so_far[-1][1])], "curve-best", "best so far", steps=True)
-    for trial in (t for t in view.told if drawable(t.fitness) is None):
+    for trial in (t for t in view.told if t.status != "stopped" and drawable(t.fitness) is None):
         chart.mark(
             (place[trial.id], chart.y.low),
             "failed",

@@ -226,7 +226,7 @@ def failures_section(view: View) -> Html | None:
     retries: Counter[str] = Counter()
     example: dict[str, int] = {}
     for trial in view.state.trials.values():
-        if trial.status == "failed" or (trial.status != "running" and trial.fitness is None):
+        if trial.status == "failed" or (trial.status == "finished" and trial.fitness is None):
             reasons[trial.reason or "no reason given"] += 1
             example.setdefault(trial.reason or "no reason given", trial.id)
         for reason in trial.retries:

@@ -90,8 +90,9 @@ def _head(name: str, css: str | None = None, *, first: str | None = None, sort: 
 
 
 def _trial_row(trial: TrialState, space: Space, winner: bool) -> Html:
-    failed = trial.status != "running" and drawable(trial.fitness) is None
-    reason = tag("span", trial.reason or "no reason given", class_="reason") if failed else None
+    failed = trial.status not in ("running", "stopped") and drawable(trial.fitness) is None
+    why = failed or trial.status == "stopped"
+    reason = tag("span", trial.reason or "no reason given", class_="reason") if why else None
     retried = f", attempt {trial.attempt + 1}" if trial.attempt else ""
     seconds = drawable(trial.seconds)
     return tag(

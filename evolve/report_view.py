@@ -26,7 +26,7 @@ class View:
     Attributes:
         state: the folded journal.
         space: genes of the run.
-        told: trials that ended, well or not, in the order of their ends.
+        told: trials of the search that ended, well or not, in the order of their ends.
         scored: those of them with a fitness, in the same order.
         start: the start configuration's trial, None before it has a fitness.
         best: the fittest trial, None before the first.
@@ -45,9 +45,7 @@ class View:
 def build_view(events: Sequence[Event]) -> View:
     """Fold a journal's events into what the page shows; errors as `write_report`."""
     state = fold(events)
-    ended = sorted(
-        (t for t in state.trials.values() if t.status != "running"), key=lambda t: t.told_at or 0.0
-    )
+    ended = sorted((t for t in state.searched if t.status != "running"), key=lambda t: t.told_at or 0.0)
     scored = tuple(Scored(t, fitness) for t in ended if (fitness := drawable(t.fitness)) is not None)
     best = state.best()
     return View(

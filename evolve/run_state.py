@@ -3,111 +3,19 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from evolve.gene import Value
+from evolve.confirm import Confirmation, Measured
+from evolve.ladder import Ladder, Rung
 from evolve.racing import Standing, standings
-from evolve.space import EvolveError
+from evolve.trial_state import DRIVER_RESTARTED, Event, JournalError, Metrics, Status, TrialState
+
+# A trial's state has its own file for its size.
+__all__ = ["DRIVER_RESTARTED", "Event", "JournalError", "Metrics", "RunState", "Status", "TrialState", "fold"]
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-DRIVER_RESTARTED = "the driver was restarted"
-Event = dict[str, Any]
-Status = Literal["running", "finished", "failed"]
-Metrics = dict[str, float | None]
-
-
-class JournalError(EvolveError):
-    """A journal that cannot be read, written or believed."""
-
-
-@dataclass
-class TrialState:
-    """What the journal says of one trial.
-
-    Attributes:
-        id: number of the trial, from 0.
-        config: decoded gene values.
-        origin: how the search made it, {"kind": ..., "parents": [ids]}.
-        status: "running" from the ask to the tell, lost workers included.
-        attempt: the newest attempt, from 0.
-        retries: reason of each attempt after the first.
-        failures: attempts that failed; one that a stopped or dead driver left open did not.
-        halvings: how often the newest attempt's micro-batch is halved, since memory ran out.
-        reports: epoch (from 0, in order of arrival) to metrics; None where a metric was not finite. What a
-            newer attempt goes through again replaces the older epochs.
-        fitness: of the best epoch; None while running, and for a failure.
-        reason: why it failed.
-        metrics: of the best epoch, as told.
-        epochs: epochs done.
-        seconds: as told; None while running.
-        asked_at, reported_at, told_at: unix seconds of the ask, the newest report (or retry) and the tell.
-        result: what the trainable gave back besides (opaque to this room).
-    """
-
-    id: int
-    config: dict[str, Value]
-    origin: dict[str, Any]
-    status: Status = "running"
-    attempt: int = 0
-    retries: list[str] = field(default_factory=list)
-    failures: int = 0
-    halvings: int = 0
-    reports: dict[int, Metrics] = field(default_factory=dict)
-    fitness: float | None = None
-    reason: str | None = None
-    metrics: Metrics = field(default_factory=dict)
-    epochs: int = 0
-    seconds: float | None = None
-    asked_at: float = 0.0
-    reported_at: float | None = None
-    told_at: float | None = None
-    result: dict[str, Any] = field(default_factory=dict)
-    _reporting: int = field(default=0, repr=False)  # the attempt that wrote the newest report
-
-    @property
-    def replicates_of(self) -> int | None:
-        """The first trial of the same configuration, None for the first itself."""
-        first = self.origin.get("replicates_of")
-        return None if first is None else int(first)
-
-    def _report(self, event: Event) -> None:
-        attempt, epoch = int(event.get("attempt", 0)), int(event["epoch"])
-        if self.status != "running" or attempt < self.attempt:
-            return  # a worker given up for lost still speaks
-        self.attempt = attempt
-        if attempt != self._reporting:
-            self._reporting = attempt
-            self.reports = {old: row for old, row in self.reports.items() if old < epoch}
-        self.reports[epoch] = event["metrics"]
-        self.epochs = epoch + 1
-        self.reported_at = event.get("time")
-
-    def _retry(self, event: Event) -> None:
-        if self.status != "running":
-            raise JournalError(f"trial {self.id} must be running to be retried, but it is {self.status}")
-        self.attempt = int(event["attempt"])
-        self.retries.append(str(event.get("reason", "")))
-        # Journals of before these keys counted a restarted driver by its reason alone.
-        self.failures = int(event.get("failures", self.failures + (self.retries[-1] != DRIVER_RESTARTED)))
-        self.halvings = int(event.get("halvings", self.halvings))
-        self.reported_at = event.get("time")
-
-    def _tell(self, event: Event) -> None:
-        if self.status != "running":
-            raise JournalError(f"trial {self.id} must be told once, but it was told {self.status} before")
-        status = event["status"]
-        if status not in ("finished", "failed"):
-            raise JournalError(f"trial {self.id}: status must be finished or failed, but got {status!r}")
-        self.status = status
-        self.fitness = event.get("fitness") if status == "finished" else None
-        self.reason = event.get("reason")
-        self.metrics = event.get("metrics") or {}
-        self.epochs = int(event.get("epochs") or self.epochs)
-        self.seconds = event.get("seconds")
-        self.told_at = event.get("time")
-        self.result = event.get("result") or {}
 
 
 @dataclass
@@ -116,12 +24,13 @@ class RunState:
 
     Attributes:
         header: the `run` event: name, seed, space, search, settings, resources, provenance, shapes.
-        budget: trials the run may ask in all: the header's, or the newest resume's.
+        budget: trials the run may ask in all: the header's, or the newest resume's; trainings that confirm are added.
         trials: id to state, in the order of the asks.
         resumes: how often the run was taken up again.
         stopped: reason of the newest stop, None while the run goes on.
         updated_at: unix seconds of the newest event.
         resources: what each trial gets: the header's, or the newest resume's.
+        confirmations: rounds of confirming, in their order.
     """
 
     header: Event
@@ -131,6 +40,9 @@ class RunState:
     stopped: str | None = None
     updated_at: float = 0.0
     resources: dict[str, Any] = field(default_factory=dict)
+    confirmations: list[Confirmation] = field(default_factory=list)
+    _confirming: int = field(default=0, repr=False)
+    _judged: dict[int, list[Rung]] = field(default_factory=dict, repr=False)
     _open: dict[int, TrialState] = field(default_factory=dict, repr=False)
     _best: TrialState | None = field(default=None, repr=False)
     _repeated: bool = field(default=False, repr=False)  # whether a configuration was tried more than once
@@ -152,17 +64,52 @@ class RunState:
 
     @property
     def finished(self) -> list[TrialState]:
-        """Trials told with a fitness, in the order of the asks."""
-        return [trial for trial in self.trials.values() if trial.fitness is not None]
+        """Trials of the search told with a fitness, in the order of the asks."""
+        return [trial for trial in self.searched if trial.fitness is not None]
+
+    @property
+    def searched(self) -> list[TrialState]:
+        """All trials but those that confirm, in the order of the asks."""
+        return [trial for trial in self.trials.values() if trial.confirms is None]
+
+    @property
+    def asked(self) -> int:
+        """How many trials the search has asked."""
+        return len(self.trials) - self._confirming
+
+    @property
+    def confirming(self) -> list[TrialState]:
+        """Trials that confirm, in the order of the asks."""
+        return [trial for trial in self.trials.values() if trial.confirms is not None]
+
+    @property
+    def planned(self) -> int:
+        """Trainings that confirm, asked or to be asked: their share of the budget."""
+        return sum(each.trainings for each in self.confirmations)
 
     @property
     def failed(self) -> list[TrialState]:
-        """Trials told without a fitness, in the order of the asks."""
-        return [t for t in self.trials.values() if t.status != "running" and t.fitness is None]
+        """Trials that failed, in the order of the asks."""
+        ended = (trial for trial in self.trials.values() if trial.status not in ("running", "stopped"))
+        return [trial for trial in ended if trial.fitness is None]
+
+    @property
+    def cut(self) -> list[TrialState]:
+        """Trials that the ladder ended, in the order of the asks."""
+        return [trial for trial in self.trials.values() if trial.status == "stopped"]
+
+    @property
+    def ladder(self) -> Ladder | None:
+        """Where trials are judged; None where all are trained to their end."""
+        return Ladder.from_header(self.header)
+
+    def at_rung(self, epochs: int) -> list[Rung]:
+        """How trials were judged at a rung, in the order in which they came."""
+        return list(self._judged.get(epochs, ()))
 
     def standings(self) -> list[Standing]:
         """Configurations with a fitness, the best lower bound first; see `evolve.racing`."""
-        ended = [trial for trial in self.trials.values() if trial.status != "running"]
+        ended = [trial for trial in self.searched if trial.status not in ("running", "stopped")]
         runs = [
             (trial.id if trial.replicates_of is None else trial.replicates_of, trial.fitness)
             for trial in ended
@@ -173,15 +120,48 @@ class RunState:
     def _ended(self, trial: int) -> bool:
         return self.trials[trial].fitness is not None
 
+    def confirmed(self) -> list[Standing]:
+        """Configurations whose every training of the newest confirmation ended, the best lower bound first.
+
+        The fitness by which the search found a configuration does not count here: it was chosen for being high.
+        """
+        if not self.confirmations:
+            return []
+        last = self.confirmations[-1]
+        runs = [trial for trial in self.confirming if last.counts(trial)]
+        done = {
+            first
+            for first in last.of
+            if sum(trial.status != "running" for trial in runs if trial.confirms == first) >= last.seeds
+        }
+        return standings((int(t.confirms or 0), t.fitness) for t in runs if t.confirms in done)
+
     def best(self) -> TrialState | None:
         """The first trial of the configuration with the best lower bound; None before the first that finished.
 
-        Without repeated trials that is the fittest trial, the earlier one of equals.
+        Where configurations were confirmed, one of them, by what was measured then. Without repeated trials it is
+        the fittest trial, the earlier one of equals.
         """
+        confirmed = self.confirmed()
+        if confirmed:
+            return self.trials[confirmed[0].trial]
         if not self._repeated:
             return self._best
         ranked = self.standings()
         return self.trials[ranked[0].trial] if ranked else None
+
+    def measured(self) -> Measured | None:
+        """What is known of the fitness of the best, and from how many trainings of which length; None without one."""
+        best = self.best()
+        if best is None:
+            return None
+        found = {each.trial: each for each in self.standings()}[best.id]
+        confirmed = self.confirmed()
+        if not confirmed:
+            return Measured(found, best.epochs, found, None)
+        last = self.confirmations[-1]
+        seeds = [t.seed for t in self.confirming if t.confirms == best.id and last.counts(t)]
+        return Measured(confirmed[0], last.epochs, found, tuple(seeds))
 
     def apply(self, event: Event) -> None:
         """Take in one more event, in the journal's order (a live driver keeps its state so).
@@ -192,12 +172,20 @@ class RunState:
         kind = event["event"]
         if kind == "ask":
             self._ask(event)
-        elif kind in ("report", "retry", "tell"):
+        elif kind in ("report", "rung", "retry", "tell"):
             trial = self.trials.get(event["trial"])
             if trial is None:
                 raise JournalError(f"a {kind} must follow an ask, but trial {event['trial']} was never asked")
-            {"report": trial._report, "retry": trial._retry, "tell": trial._tell}[kind](event)
-            if kind == "tell":
+            {
+                "report": trial._report,
+                "rung": trial._rung,
+                "retry": trial._retry,
+                "tell": trial._tell,
+            }[kind](event)
+            if kind == "rung":
+                rung = trial.rungs[int(event["epochs"])]
+                self._judged.setdefault(rung.epochs, []).append(rung)
+            elif kind == "tell":
                 self._close(trial)
         elif kind == "resume":
             self.budget = int(event["trials"])
@@ -206,6 +194,9 @@ class RunState:
             self.resources = {**self.resources, **event.get("resources", {})}
         elif kind == "stop":
             self.stopped = str(event.get("reason", ""))
+        elif kind == "confirm":
+            self.confirmations.append(Confirmation.from_event(event))
+            self.budget += self.confirmations[-1].trainings
         elif kind == "run":
             raise JournalError(f"a journal must hold one run, but a second begins: {event.get('name')!r}")
         else:
@@ -219,10 +210,13 @@ class RunState:
         asked_at = float(event.get("time", 0.0))
         trial = TrialState(number, event["config"], event["origin"], asked_at=asked_at)
         self.trials[number] = self._open[number] = trial
+        self._confirming += trial.confirms is not None
 
     def _close(self, trial: TrialState) -> None:
         """Count a trial as ended: both are kept, so that a long run's driver need not look through it again."""
         del self._open[trial.id]
+        if trial.confirms is not None:
+            return
         self._repeated |= trial.replicates_of is not None
         if trial.fitness is not None:
             best = self._best

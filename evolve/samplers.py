@@ -7,7 +7,7 @@ history alone. Only CMA-ES, which marks its trials with its distribution's state
 
 import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -111,6 +111,7 @@ class SamplerSearch(Search):
                 else states.RUNNING,
             )
             for trial in self._trials
+            if not trial.confirms
         )
         return self._ask_study(study)
 
@@ -162,7 +163,7 @@ class ReplayedSearch(SamplerSearch):
             SearchError: its id is not the next one, or the sampler proposes something else.
             SpaceError: its configuration is none of this space.
         """
-        if trial.id == len(self._trials):
+        if trial.id == len(self._trials) and not trial.confirms:
             drawn = self._draw(trial.id) if trial.id else self.space.start
             if drawn != self.space.check(trial.config):
                 raise SearchError(
@@ -172,22 +173,24 @@ class ReplayedSearch(SamplerSearch):
         self._take(trial)
 
     def _take(self, trial: Trial) -> None:
-        if trial.id == 0:
+        if trial.id == 0 or trial.confirms:
             self._study.enqueue_trial(self._params(trial.config))
-            self._draw(0)
+            self._draw(trial.id)
         super()._take(trial)
 
     def _draw(self, number: int) -> Config:
         self._study.sampler = self._sampler(number)
         return self._ask_study(self._study)
 
-    def tell(self, trial: int, fitness: float | None) -> None:
-        """Tell what a trial was worth.
+    def tell(
+        self, trial: int, fitness: float | None, curve: Sequence[float] = (), *, stopped: bool = False
+    ) -> None:
+        """Tell what a trial was worth; of a stopped one its study keeps what was foretold when it was told.
 
         Raises:
-            SearchError: no such trial was asked, or it was told before.
+            SearchError: as `Search.tell`.
         """
-        super().tell(trial, fitness)
+        super().tell(trial, fitness, curve, stopped=stopped)
         value = self._told[trial]
         state = self._optuna.trial.TrialState
         self._study.tell(trial, value, state=state.COMPLETE if value is not None else state.FAIL)

@@ -19,7 +19,15 @@ from evolve.operators import Points
 from evolve.plain_breeding import History
 from evolve.racing import standings
 from evolve.search_base import Config, Origin
-from evolve.surrogate import Kernel, Prior, Process, fit_kernel, log_improvement, standard_scores
+from evolve.surrogate import (
+    Kernel,
+    Prior,
+    Process,
+    fit_kernel,
+    log_improvement,
+    score_scale,
+    standard_scores,
+)
 
 _PARENTS = 10
 _GROWTH = 1.04  # of the told trials, until the kernel is fitted again
@@ -194,9 +202,9 @@ class Screener:
             fittest = sorted(finished, key=lambda trial: (-(history.told[trial] or 0.0), trial))
             finished = sorted({*fittest[: _MODELLED // 2], *finished[-_MODELLED // 2 :]})
         features = space.features(history.stack(finished))
-        scores = standard_scores(np.array([history.told[trial] for trial in finished], dtype=np.float64))
+        scores, extra = _looks(history, finished)
         kernel = self._kernel(history, mind, finished)
-        process = _with_earlier(history, kernel, features, scores)
+        process = _with_earlier(history, kernel, features, scores, extra)
         opened = space.features(history.stack(history.opened()))
         means = process.mean(features)
         expected = process.mean(opened) if len(opened) else means
@@ -211,33 +219,41 @@ class Screener:
         )
 
     def _kernel(self, history: History, mind: int, finished: list[int]) -> Kernel:
-        """Fitted to the first finished trials, as many as a geometric series allows, and to nothing else."""
+        """Fitted to the first finished trials, as many as a geometric series allows, and to nothing told besides."""
         size = min(4, len(finished))
         while max(int(size * _GROWTH), size + 1) <= len(finished):
             size = max(int(size * _GROWTH), size + 1)
         first = tuple(finished[:size])
         known = self._fitted.get(mind)
         if known is None or known[0] != first:
-            scores = standard_scores(np.array([history.told[trial] for trial in first], dtype=np.float64))
+            scores, extra = _looks(history, finished[:size])
             rows = np.argsort(-scores, kind="stable")[:_FITTED]
             features = history.space.features(history.stack([first[row] for row in rows]))
-            known = first, fit_kernel(features, scores[rows], prior=_MINDS[mind].prior)
+            known = first, fit_kernel(features, scores[rows], extra[rows], _MINDS[mind].prior)
             self._fitted[mind] = known
         return known[1]
 
 
-def _with_earlier(history: History, kernel: Kernel, features: Points, scores: Points) -> Process:
+def _looks(history: History, trials: list[int]) -> tuple[Points, Points]:
+    """Scores (N,) of trials, and how much noisier than measured ones (N,) those are that were foretold."""
+    fitness, doubts = history.believed(trials)
+    return standard_scores(fitness), (doubts / score_scale(fitness)) ** 2
+
+
+def _with_earlier(
+    history: History, kernel: Kernel, features: Points, scores: Points, extra: Points
+) -> Process:
     """The process of this run's looks, and of earlier results as looks of more noise.
 
     The noise grows with what this run knows itself, and is larger the less alike the data sets are.
     """
     earlier = history.earlier
     if earlier is None:
-        return Process(kernel, features, scores)
+        return Process(kernel, features, scores, extra)
     points = history.space.features(np.array([history.space.encode(config) for config, _ in earlier.results]))
     worth = standard_scores(np.array([fitness for _, fitness in earlier.results], dtype=np.float64))
     noise = (0.5 + 2.0 * (1.0 - earlier.likeness)) * (1.0 + len(features) / _EARLIER_FADES)
-    extra = np.concatenate([np.zeros(len(features)), np.full(len(points), noise)])
+    extra = np.concatenate([extra, np.full(len(points), noise)])
     return Process(kernel, np.vstack([features, points]), np.concatenate([scores, worth]), extra)
 
 
@@ -275,11 +291,18 @@ def _repeat(history: History, belief: _Belief) -> tuple[Config, Origin] | None:
     settings = history.settings
     if settings.replicas < 2 or len(history.told) < _RACE_FROM or len(history.trials) % _RACE_EVERY:
         return None
-    shown = standings((history.first(trial), fitness) for trial, fitness in sorted(history.told.items()))
+    whole = [row for row, trial in enumerate(belief.finished) if trial not in history.doubts]
+    if not whole:
+        return None
+    shown = standings(
+        (history.first(trial), fitness)
+        for trial, fitness in sorted(history.told.items())
+        if trial not in history.doubts
+    )
     leader = shown[0].trial
     runs = history.runs(leader)
     if len(runs) >= settings.replicas:
-        leader = history.first(belief.finished[int(np.argmax(belief.means))])
+        leader = history.first(belief.finished[max(whole, key=lambda row: belief.means[row])])
         runs = history.runs(leader)
     rivals = np.sort(belief.means)[::-1][:_PARENTS]
     error = math.sqrt(belief.process.kernel.noise / len(runs))

@@ -104,6 +104,8 @@ class GeneticSearch(Search):
             told=self._told,
             seen=self._seen,
             earlier=self.earlier,
+            doubts=self._doubts,
+            curves=self._curves,
         )
         known = self._earlier_best(history)
         if known is not None:
@@ -158,8 +160,18 @@ def build_search(space: Space, seed: int, settings: Mapping[str, Any]) -> Search
     return build_sampler(space, seed, str(settings["sampler"]))
 
 
+def told_of(event: Mapping[str, Any]) -> tuple[float | None, list[float]]:
+    """What a journal's tell says to a search: (fitness, curve); of a stopped trial the fitness that it reached."""
+    curve = event.get("curve") or []
+    if event["status"] == "stopped":
+        return curve[-1], curve
+    return (event["fitness"] if event["status"] == "finished" else None), curve
+
+
 def search_from_events(events: Iterable[Mapping[str, Any]]) -> Search:
     """Rebuild the search of a run from its journal: asks and tells in the journal's order, whatever lies between.
+
+    Trials that only confirm are known by their numbers, and teach nothing.
 
     Raises:
         SearchError: the first event is no run, or the asks and tells do not follow.
@@ -174,8 +186,8 @@ def search_from_events(events: Iterable[Mapping[str, Any]]) -> Search:
             search = build_search(Space.from_dict(event["space"]), event["seed"], event.get("search") or {})
         elif kind == "ask":
             search.adopt(Trial(event["trial"], event["config"], event["origin"]))
-        elif kind == "tell":
-            search.tell(event["trial"], event["fitness"] if event["status"] == "finished" else None)
+        elif kind == "tell" and not search.trials[event["trial"]].confirms:
+            search.tell(event["trial"], *told_of(event), stopped=event["status"] == "stopped")
     if search is None:
         raise SearchError("a journal must begin with a run event, but it is empty")
     return search

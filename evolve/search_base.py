@@ -2,15 +2,18 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Self
 
+from evolve.foretell import foretell
 from evolve.racing import Standing, standings
 from evolve.search_settings import SearchError
 from evolve.space import Space, Value
 
 VERSION = 1
+CONFIRM = "confirm"
+"""Kind of a trial that only measures once more what the search found: the search learns nothing of it."""
 
 Config = dict[str, Value]
 Origin = dict[str, Any]
@@ -37,6 +40,11 @@ class Trial:
         """The first trial of the same configuration, None for the first itself."""
         first = self.origin.get("replicates_of")
         return None if first is None else int(first)
+
+    @property
+    def confirms(self) -> bool:
+        """Whether it measures what was found, rather than being part of the search."""
+        return self.origin.get("kind") == CONFIRM
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,10 @@ class Search(ABC):
         self._trials: list[Trial] = []
         self._told: dict[int, float | None] = {}
         self._asked_before: dict[int, int] = {}  # trials asked when each was told
+        self._curves: dict[
+            int, tuple[float, ...]
+        ] = {}  # fitness at each rung, of trials that climbed a ladder
+        self._doubts: dict[int, float] = {}  # of each stopped trial: deviation of the fitness foretold for it
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -80,7 +92,7 @@ class Search(ABC):
     @property
     def open(self) -> tuple[Trial, ...]:
         """Trials asked and not told, in order."""
-        return tuple(trial for trial in self._trials if trial.id not in self._told)
+        return tuple(trial for trial in self._trials if trial.id not in self._told and not trial.confirms)
 
     @abstractmethod
     def ask(self) -> Trial:
@@ -102,16 +114,25 @@ class Search(ABC):
         self.space.check(trial.config)
         self._trials.append(trial)
 
-    def tell(self, trial: int, fitness: float | None) -> None:
+    def tell(
+        self, trial: int, fitness: float | None, curve: Sequence[float] = (), *, stopped: bool = False
+    ) -> None:
         """Tell what a trial was worth.
+
+        The fitness of a stopped trial is that of a short training. The search goes by what is foretold of its end
+        instead, from all curves told so far, and by how unsure that is; no stopped trial is ever the best.
 
         Args:
             trial: its id.
             fitness: more is better; None, NaN or infinite is a failed trial, which never breeds.
+            curve: the best fitness up to each rung of a ladder that it reached, the full length among them.
+            stopped: whether it ended at the last of these rungs and not by itself; `fitness` is that rung's then.
 
         Raises:
-            SearchError: no such trial was asked, or it was told before.
+            SearchError: no such trial was asked, it was told before, or it was stopped without a curve.
         """
+        if stopped and not curve:
+            raise SearchError(f"a stopped trial must be told with its curve, but trial {trial} was not")
         if not 0 <= trial < len(self._trials):
             raise SearchError(f"a trial must be asked before it is told, but trial {trial} was not")
         if trial in self._told:
@@ -120,10 +141,25 @@ class Search(ABC):
             )
         self._told[trial] = None if fitness is None or not math.isfinite(fitness) else float(fitness)
         self._asked_before[trial] = len(self._trials)
+        if curve:
+            self._curves[trial] = tuple(float(value) for value in curve)
+        if stopped:
+            self._doubts[trial] = 0.0
+        if curve and self._doubts:
+            self._foretell()
+
+    def _foretell(self) -> None:
+        """Believe of each stopped trial what the curves of all say of its end."""
+        for trial, each in foretell(self._curves, self._doubts).items():
+            self._told[trial], self._doubts[trial] = each.mean, each.deviation
 
     def standings(self) -> list[Standing]:
-        """Configurations with a fitness, the best lower bound first; see `evolve.racing`."""
-        runs = [(self._first(trial), fitness) for trial, fitness in sorted(self._told.items())]
+        """Configurations with a whole trial, the best lower bound first; see `evolve.racing`."""
+        runs = [
+            (self._first(trial), fitness)
+            for trial, fitness in sorted(self._told.items())
+            if trial not in self._doubts
+        ]
         return standings(runs)
 
     def best(self) -> Told | None:
@@ -142,8 +178,14 @@ class Search(ABC):
             "space": self.space.to_dict(),
             "settings": self.settings_dict(),
             "trials": [asdict(trial) for trial in self._trials],
-            "told": [[trial, fitness, self._asked_before[trial]] for trial, fitness in self._told.items()],
+            "told": [self._row(trial, fitness) for trial, fitness in self._told.items()],
         }
+
+    def _row(self, trial: int, fitness: float | None) -> list[Any]:
+        row = [trial, fitness, self._asked_before[trial]]
+        if trial not in self._curves:
+            return row
+        return [*row, list(self._curves[trial]), trial in self._doubts]
 
     @abstractmethod
     def settings_dict(self) -> dict[str, Any]:
@@ -166,11 +208,12 @@ class Search(ABC):
             raise SearchError(f"the state's version must be {VERSION}, but got {state.get('version')!r}")
         search = cls.build(Space.from_dict(state["space"]), state["seed"], state["settings"])
         trials = [Trial(**trial) for trial in state["trials"]]
-        for number, fitness, *asked in state["told"]:
+        for row in state["told"]:
             # In the order they came: some samplers remember what was told at each ask.
-            for trial in trials[len(search._trials) : asked[0] if asked else len(trials)]:
+            for trial in trials[len(search._trials) : row[2] if len(row) > 2 else len(trials)]:
                 search.adopt(trial)
-            search.tell(number, fitness)
+            curve, stopped = row[3:5] if len(row) > 3 else ([], False)
+            search.tell(row[0], curve[-1] if stopped else row[1], curve, stopped=stopped)
         for trial in trials[len(search._trials) :]:
             search.adopt(trial)
         return search

@@ -263,14 +263,23 @@ def standard_scores(fitness: Points) -> Points:
     """
     if len(fitness) < 2:
         return np.zeros(len(fitness))
+    drawn = _drawn(fitness)
+    scores: Points = (drawn - drawn.mean()) / score_scale(fitness)
+    return scores
+
+
+def score_scale(fitness: Points) -> float:
+    """By what `standard_scores` divides, so that a deviation of fitness can be made one of scores; over 0."""
+    drawn = _drawn(fitness)
+    spread = float(drawn.std())
+    return spread if spread > 1e-12 * float(np.abs(drawn).max(initial=0.0)) else math.inf
+
+
+def _drawn(fitness: Points) -> Points:
     middle, upper = np.quantile(fitness, (0.5, 0.84))
     reach = float(upper - middle) or float(fitness.std())
-    drawn = np.maximum(fitness, middle - _REACH * reach)
-    spread = float(drawn.std())
-    if not spread > 1e-12 * float(np.abs(drawn).max()):
-        return np.zeros(len(fitness))
-    scores: Points = (drawn - drawn.mean()) / spread
-    return scores
+    drawn: Points = np.maximum(fitness, middle - _REACH * reach)
+    return drawn
 
 
 def log_improvement(mean: Points, deviation: Points, best: float) -> Points:

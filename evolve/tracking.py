@@ -18,6 +18,7 @@ from evolve.journal import JournalReader, RunState, TrialState, fold, read_journ
 from evolve.ledger import trial_folder
 from evolve.report_view import anchor_metric, box_shapes
 from evolve.space import EvolveError
+from evolve.stored_trial import bring
 from evolve.trainable import FAILURE_NOTE
 from evolve.warm_start import Result
 
@@ -248,13 +249,11 @@ class Mirror:
         if trial.reason:
             self._client.set_tag(child.run_id, "beagle.reason", trial.reason)
         folder = trial_folder(self._folder, trial.id)
-        for path in (
-            *(self._folder / name for name in trial.result.get("artifacts", ())),
-            folder / FAILURE_NOTE,
-        ):
+        names = [*trial.result.get("artifacts", ()), (folder / FAILURE_NOTE).relative_to(self._folder)]
+        for path in (bring(self._folder, name) for name in names):
             if path.is_file():
                 self._client.log_artifact(child.run_id, str(path))
-        status = "FINISHED" if trial.status == "finished" else "FAILED"
+        status = {"finished": "FINISHED", "stopped": "KILLED"}.get(trial.status, "FAILED")
         self._client.set_terminated(child.run_id, status, ended)
         child.closed = True
 
@@ -262,7 +261,7 @@ class Mirror:
         """The best so far over the number of trials told: the parent's one curve."""
         best, points = float("-inf"), []
         told = sorted(
-            (trial for trial in state.trials.values() if trial.told_at is not None),
+            (trial for trial in state.searched if trial.told_at is not None),
             key=lambda trial: trial.told_at or 0.0,
         )
         for step, trial in enumerate(told):

@@ -151,3 +151,17 @@ def _first_footprint(now: Footprint) -> Footprint:
     if not _FIRST:
         _FIRST.append(now)
     return _FIRST[0]
+
+
+_RETIRED: list[str] = []
+
+
+def retire(reason: str | None) -> None:
+    """Remember why this process can't be used for another trial; None where it can."""
+    if reason is not None:
+        _RETIRED.append(reason)
+
+
+def retired() -> str:
+    """Why this process can't be used again; empty where it can."""
+    return _RETIRED[0] if _RETIRED else ""

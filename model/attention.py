@@ -3,6 +3,8 @@
 All take (channels, ...), so that a row of a model file or an option can place them anywhere.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -105,16 +107,8 @@ class CBAM(nn.Module):
 class CBAMC3(C3):
     """C3 whose output passes channel and spatial attention."""
 
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        number: int = 1,
-        shortcut: bool = True,
-        groups: int = 1,
-        expansion: float = 0.5,
-    ) -> None:
-        super().__init__(c_in, c_out, number, shortcut, groups, expansion)
+    def __init__(self, c_in: int, c_out: int, *stage: Any) -> None:
+        super().__init__(c_in, c_out, *stage)
         self.channel_attention = ChannelAttention(c_out)
         self.spatial_attention = SAM(c_out)
 

@@ -3,6 +3,8 @@
 Names of their parts are those of published weights, so that these load.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -63,6 +65,19 @@ class Mish(nn.Mish):
         return super().forward(input)
 
 
+class MP(nn.Module):
+    """The maxima of each square of cells, which have no cell in common."""
+
+    def __init__(self, kernel: int = 2) -> None:
+        super().__init__()
+        self.m = nn.MaxPool2d(kernel, kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, channels, rows, columns) to (batch, channels, rows / kernel, columns / kernel)."""
+        y: Tensor = self.m(x)
+        return y
+
+
 class Conv(nn.Module):
     """Convolution without bias, batch normalisation, SiLU.
 
@@ -121,32 +136,56 @@ class Bottleneck(nn.Module):
         return x + y if self.add else y
 
 
-def bottlenecks(channels: int, number: int, shortcut: bool, groups: int) -> nn.Sequential:
-    """Return `number` bottlenecks in sequence that don't narrow inside, as the CSP blocks use them."""
-    return nn.Sequential(*(Bottleneck(channels, channels, shortcut, groups, 1.0) for _ in range(number)))
+class CrossStage(nn.Module):
+    """What cross-stage partial blocks share: one branch through an inner stage, one past it.
 
+    Kinds differ in their convolutions (`lay_out`), in the inner stage (`stage`), in its width, and in whether its
+    bottlenecks have shortcuts where a row does not say.
 
-class C3(nn.Module):
-    """Cross-stage partial block with three convolutions: one branch through the bottlenecks, one past them.
-
-    Source: CSPNet (Wang et al. 2019) as YOLOv5 v4 and later simplify it.
+    Source: CSPNet (Wang et al. 2019), https://arxiv.org/abs/1911.11929.
     """
+
+    shortcuts: ClassVar[bool] = True
 
     def __init__(
         self,
         c_in: int,
         c_out: int,
         number: int = 1,
-        shortcut: bool = True,
+        shortcut: bool | None = None,
         groups: int = 1,
         expansion: float = 0.5,
     ) -> None:
         super().__init__()
-        hidden = int(c_out * expansion)
+        hidden = self.width(c_out, expansion)
+        self.lay_out(c_in, c_out, hidden)
+        self.m = self.stage(hidden, number, self.shortcuts if shortcut is None else shortcut, groups)
+
+    @staticmethod
+    def width(c_out: int, expansion: float) -> int:
+        """Channels of the inner stage."""
+        return int(c_out * expansion)
+
+    def lay_out(self, c_in: int, c_out: int, hidden: int) -> None:
+        """Make the convolutions around the inner stage."""
+        raise NotImplementedError
+
+    def stage(self, hidden: int, number: int, shortcut: bool, groups: int) -> nn.Module:
+        """Make the inner stage: bottlenecks in sequence that don't narrow inside."""
+        return nn.Sequential(*(Bottleneck(hidden, hidden, shortcut, groups, 1.0) for _ in range(number)))
+
+
+class C3(CrossStage):
+    """Cross-stage partial block with three convolutions.
+
+    Source: CSPNet as YOLOv5 v4 and later simplify it.
+    """
+
+    def lay_out(self, c_in: int, c_out: int, hidden: int) -> None:
+        """Make the convolutions around the inner stage."""
         self.cv1 = Conv(c_in, hidden, 1)
         self.cv2 = Conv(c_in, hidden, 1)
         self.cv3 = Conv(2 * hidden, c_out, 1)
-        self.m: nn.Module = bottlenecks(hidden, number, shortcut, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, c_in, rows, columns) to (batch, c_out, rows, columns)."""

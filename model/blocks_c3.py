@@ -36,20 +36,9 @@ class CrossConv(nn.Module):
 class C3x(C3):
     """C3 whose bottlenecks are cross convolutions."""
 
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        number: int = 1,
-        shortcut: bool = True,
-        groups: int = 1,
-        expansion: float = 0.5,
-    ) -> None:
-        super().__init__(c_in, c_out, 0, shortcut, groups, expansion)
-        hidden = int(c_out * expansion)
-        self.m = nn.Sequential(
-            *(CrossConv(hidden, hidden, 3, 1, groups, 1.0, shortcut) for _ in range(number))
-        )
+    def stage(self, hidden: int, number: int, shortcut: bool, groups: int) -> nn.Module:
+        """Make the inner stage."""
+        return nn.Sequential(*(CrossConv(hidden, hidden, 3, 1, groups, 1.0, shortcut) for _ in range(number)))
 
 
 class C3SPP(C3):
@@ -57,7 +46,7 @@ class C3SPP(C3):
 
     def __init__(self, c_in: int, c_out: int, kernels: tuple[int, ...] = (5, 9, 13)) -> None:
         super().__init__(c_in, c_out, 0)
-        self.m: nn.Module = SPP(c_out // 2, c_out // 2, kernels)
+        self.m = SPP(c_out // 2, c_out // 2, kernels)
 
 
 class TransformerLayer(nn.Module):
@@ -100,17 +89,9 @@ class TransformerBlock(nn.Module):
 class C3TR(C3):
     """C3 with transformer layers of four heads in the place of the bottlenecks."""
 
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        number: int = 1,
-        shortcut: bool = True,
-        groups: int = 1,
-        expansion: float = 0.5,
-    ) -> None:
-        super().__init__(c_in, c_out, 0, shortcut, groups, expansion)
-        self.m: nn.Module = TransformerBlock(int(c_out * expansion), 4, number)
+    def stage(self, hidden: int, number: int, shortcut: bool, groups: int) -> nn.Module:
+        """Make the inner stage."""
+        return TransformerBlock(hidden, 4, number)
 
 
 class Contract(nn.Module):

@@ -7,30 +7,20 @@ https://arxiv.org/abs/2011.08036. Names of the parts are those of published weig
 import torch
 from torch import Tensor, nn
 
-from model.blocks import Conv, Conv2d, batch_norm, bottlenecks
+from model.blocks import Conv, Conv2d, CrossStage, batch_norm
 
 
-class BottleneckCSP(nn.Module):
+class BottleneckCSP(CrossStage):
     """Cross-stage partial block with plain convolutions and one batch normalisation over both branches."""
 
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        number: int = 1,
-        shortcut: bool = True,
-        groups: int = 1,
-        expansion: float = 0.5,
-    ) -> None:
-        super().__init__()
-        hidden = int(c_out * expansion)
+    def lay_out(self, c_in: int, c_out: int, hidden: int) -> None:
+        """Make the convolutions around the inner stage."""
         self.cv1 = Conv(c_in, hidden, 1)
         self.cv2 = Conv2d(c_in, hidden, 1, bias=False)
         self.cv3 = Conv2d(hidden, hidden, 1, bias=False)
         self.cv4 = Conv(2 * hidden, c_out, 1)
         self.bn = batch_norm(2 * hidden)
         self.act: nn.Module = nn.SiLU(inplace=True)
-        self.m = bottlenecks(hidden, number, shortcut, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, c_in, rows, columns) to (batch, c_out, rows, columns)."""
@@ -39,28 +29,26 @@ class BottleneckCSP(nn.Module):
         return y
 
 
-class BottleneckCSP2(nn.Module):
+class BottleneckCSP2(CrossStage):
     """The reversed block (rCSP) of Scaled-YOLOv4's neck: both branches start from one 1×1 convolution.
 
     `expansion` is taken, as files give it, and has no effect: the block doesn't narrow.
     """
 
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        number: int = 1,
-        shortcut: bool = False,
-        groups: int = 1,
-        expansion: float = 0.5,
-    ) -> None:
-        super().__init__()
-        self.cv1 = Conv(c_in, c_out, 1)
-        self.cv2 = Conv2d(c_out, c_out, 1, bias=False)
-        self.cv3 = Conv(2 * c_out, c_out, 1)
-        self.bn = batch_norm(2 * c_out)
+    shortcuts = False
+
+    @staticmethod
+    def width(c_out: int, expansion: float) -> int:
+        """Channels of the inner stage."""
+        return c_out
+
+    def lay_out(self, c_in: int, c_out: int, hidden: int) -> None:
+        """Make the convolutions around the inner stage."""
+        self.cv1 = Conv(c_in, hidden, 1)
+        self.cv2 = Conv2d(hidden, hidden, 1, bias=False)
+        self.cv3 = Conv(2 * hidden, c_out, 1)
+        self.bn = batch_norm(2 * hidden)
         self.act: nn.Module = nn.SiLU(inplace=True)
-        self.m = bottlenecks(c_out, number, shortcut, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, c_in, rows, columns) to (batch, c_out, rows, columns)."""
@@ -111,18 +99,10 @@ class SPPCSP(nn.Module):
 class VoVCSP(nn.Module):
     """Half the channels pass two 3×3 convolutions, whose outputs are laid together: OSANet of Scaled-YOLOv4.
 
-    `number`, `shortcut`, `groups` and `expansion` are taken, as files give them, and have no effect.
+    Whatever else a file gives (`number`, `shortcut`, `groups`, `expansion`) is taken and has no effect.
     """
 
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        number: int = 1,
-        shortcut: bool = True,
-        groups: int = 1,
-        expansion: float = 0.5,
-    ) -> None:
+    def __init__(self, c_in: int, c_out: int, *_: object) -> None:
         super().__init__()
         if c_in % 2 or c_out % 2:
             raise ValueError(f"channels must be even, but {c_in} go in and {c_out} come out")

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -13,9 +13,7 @@ from torch import Tensor
 
 from model.detector import Detector
 from model.spec import ModelError
-
-if TYPE_CHECKING:
-    from model.onnx_export import GraphNms
+from model.suppression import Suppression
 
 EXTRA = "pip install 'beagle-evolve[onnx]'"
 CHECK_SEED = 0
@@ -88,7 +86,7 @@ def onnx_bytes(
     """
     module = _onnx_export()
     fused = described.detector.fuse()
-    suppress: GraphNms | None = None if thresholds is None else module.GraphNms(*thresholds)
+    suppress = None if thresholds is None else Suppression(confidence=thresholds[0], iou=thresholds[1])
     content: bytes = module.build_onnx(fused, _example(fused, sides), described.said(), suppress)
     return content
 

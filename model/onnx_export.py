@@ -8,7 +8,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,30 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from model.detector import Detector
-from model.spec import ModelError
+from model.suppression import Suppression
 
 INPUT, DECODED, DETECTIONS = "images", "predictions", "detections"
 OPSET = 20
-
-
-@dataclass(frozen=True)
-class GraphNms:
-    """Suppression inside the graph.
-
-    Attributes:
-        confidence: a detection needs more than this, in [0, 1].
-        iou: a detection is dropped when its IoU with a better one of its class is greater than this, in [0, 1].
-        most: detections an image, the best.
-    """
-
-    confidence: float = 0.25
-    iou: float = 0.45
-    most: int = 300
-
-    def __post_init__(self) -> None:
-        for name in ("confidence", "iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ModelError(f"0 <= {name} <= 1 must hold, but got {getattr(self, name)}")
 
 
 class Decoded(nn.Module):
@@ -58,7 +37,9 @@ class Decoded(nn.Module):
         return decoded if isinstance(decoded, Tensor) else torch.cat(decoded)
 
 
-def build_onnx(detector: Detector, images: Tensor, said: dict[str, Any], suppress: GraphNms | None) -> bytes:
+def build_onnx(
+    detector: Detector, images: Tensor, said: dict[str, Any], suppress: Suppression | None
+) -> bytes:
     """Export a fused detector.
 
     Args:
@@ -66,7 +47,8 @@ def build_onnx(detector: Detector, images: Tensor, said: dict[str, Any], suppres
         images: an example of the input, (2, channels, rows, columns); in the graph the batch is free, the sides
             are not.
         said: kept as metadata, JSON.
-        suppress: adds suppression; without it the graph gives what `Detector` decodes.
+        suppress: adds greedy suppression by class, one class a prediction; None: the graph gives what `Detector`
+            decodes.
 
     Returns:
         The file. Its input is `images`, RGB in [0, 1]; its output `predictions` (batch, P, 5 + classes), or
@@ -86,7 +68,7 @@ def build_onnx(detector: Detector, images: Tensor, said: dict[str, Any], suppres
     model = program.model_proto  # type: ignore[union-attr] # None only where a file is written
     if suppress is not None:
         predictions = int(model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
-        _add_suppression(model.graph, suppress, min(suppress.most, predictions), detector.classes)
+        _add_suppression(model.graph, suppress, min(suppress.max_detections, predictions), detector.classes)
     helper.set_model_props(model, {"beagle": json.dumps(said)})
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
@@ -106,7 +88,7 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _add_suppression(graph: Any, suppress: GraphNms, most: int, classes: int) -> None:
+def _add_suppression(graph: Any, suppress: Suppression, most: int, classes: int) -> None:
     """Append `non_max_suppression` (one class a prediction) to a graph that ends in decoded predictions.
 
     The best class of each prediction alone has a score, so that ONNX's own suppression, which is by class, keeps each

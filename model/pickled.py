@@ -15,8 +15,9 @@ Source: the instructions are those of Python's `pickletools`; which names a chec
 import pickletools
 import re
 from collections.abc import Callable, Iterable, Sized
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, cast
 
+from model.byte_stream import Stream
 from model.recorded import (
     DTYPES,
     Name,
@@ -36,44 +37,6 @@ from model.rows import ModelError
 
 MAX_COST = 2_000_000
 """Instructions, and elements that they copy. The largest detector with its optimiser takes under a million."""
-
-MAX_LINE = 4_096  # bytes of a name
-
-
-class Stream(Protocol):
-    """Bytes that are read in order."""
-
-    def read(self, size: int, /) -> bytes:
-        """Give up to `size` bytes."""
-
-    def readline(self) -> bytes:
-        """Give a line with its end."""
-
-    def tell(self) -> int:
-        """Give the position."""
-
-
-class ByteStream:
-    """A stream over bytes or a map of a file; a line has an end, and nothing beyond the data is asked for."""
-
-    def __init__(self, data: Any, position: int = 0) -> None:
-        self._data = data
-        self._at = position
-
-    def read(self, size: int, /) -> bytes:
-        """Give up to `size` bytes."""
-        piece = bytes(self._data[self._at : self._at + min(max(size, 0), len(self._data) - self._at)])
-        self._at += len(piece)
-        return piece
-
-    def readline(self) -> bytes:
-        """Give a line; one longer than `MAX_LINE` is cut there."""
-        end = self._data.find(b"\n", self._at, self._at + MAX_LINE)
-        return self.read((end + 1 if end >= 0 else self._at + MAX_LINE) - self._at)
-
-    def tell(self) -> int:
-        """Give the position."""
-        return self._at
 
 
 def read_pickle(stream: Stream, storages: dict[str, Storage] | None = None) -> Any:

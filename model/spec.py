@@ -5,8 +5,7 @@ The files are YOLOv5's: `nc`, `depth_multiple`, `width_multiple`, `anchors`, `ba
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any
@@ -16,14 +15,11 @@ from numpy.typing import ArrayLike
 
 from model.errors import ModelError, nearest
 from model.families import FAMILIES, Activation, guess_family
+from model.model_spec import MAX_CLASSES, ModelSpec, detection_strides, round_image_size, spec_to_yaml
 from model.notation import (
     Anchors,
-    flow,
-    format_px,
-    level_name,
     order_anchors,
     placeholder_anchors,
-    plain_row,
     read_activation,
     read_anchors,
     read_factor,
@@ -32,7 +28,7 @@ from model.notation import (
     spread_anchors,
 )
 from model.options import OPTION_KEYS, Options, read_options, split_options
-from model.rows import Layer, Row, plan_layers
+from model.rows import CHANNEL_MULTIPLE, Row, plan_layers
 from model.zoo import zoo_names, zoo_text
 
 __all__ = [
@@ -42,122 +38,17 @@ __all__ = [
     "Options",
     "Row",
     "load_spec",
+    "round_image_size",
     "spec_to_yaml",
     "zoo_names",
 ]
 
-MINIMAL_GRID = 32  # image sizes are multiples of at least this, whatever the strides, as in YOLOv5
-MAX_CLASSES = 100_000
 MAX_ANCHORS = 1_000
 KEYS = (
     *("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head", "activation", "ch", "name"),
+    "channel_multiple",
     *OPTION_KEYS,
 )
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A detector as its file describes it, checked when made.
-
-    Attributes:
-        name: zoo name, or the stem of the file.
-        classes: number of classes, from 1.
-        depth: factor on the repeats of a row (`depth_multiple`).
-        width: factor on channels (`width_multiple`).
-        anchors: width and height in px, shape (levels, per level, 2), levels in the order of Detect's inputs.
-        backbone: rows as written.
-        head: rows as written, counted on from the backbone; the last is Detect.
-        channels: channels of the image.
-        activation: of every convolution; None is the family's own.
-        options: what else it is told.
-        notes: what was decided or mended while reading, a line each.
-
-    Raises:
-        ModelError: a value or a row can't be.
-    """
-
-    name: str
-    classes: int
-    depth: float
-    width: float
-    anchors: Anchors
-    backbone: tuple[Row, ...]
-    head: tuple[Row, ...]
-    channels: int = 3
-    activation: Activation | None = None
-    options: Options = field(default_factory=Options)
-    notes: tuple[str, ...] = field(default=(), compare=False)
-
-    def __post_init__(self) -> None:
-        read_whole(self.classes, 1, MAX_CLASSES, f"{self.name}: nc (classes)")
-        read_whole(self.channels, 1, MAX_CLASSES, f"{self.name}: ch (image channels)")
-        read_factor(self.depth, f"{self.name}: depth_multiple")
-        read_factor(self.width, f"{self.name}: width_multiple")
-        scales = self.options.scale_xy
-        if scales is not None and len(scales) != len(self.strides):
-            raise ModelError(f"{self.name}: scale_xy must be {len(self.strides)} numbers, but got {scales}")
-        if read_anchors(self.anchors, len(self.strides), self.name) != self.anchors:
-            raise ModelError(
-                f"{self.name}: anchors must be nested tuples of floats, but got {shorten(self.anchors)}"
-            )
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        """Backbone and head in one."""
-        return self.backbone + self.head
-
-    @cached_property
-    def layers(self) -> tuple[Layer, ...]:
-        """The rows worked out, with channels and strides."""
-        return plan_layers(self.rows, (self.depth, self.width), self.name, self.channels)
-
-    @cached_property
-    def strides(self) -> tuple[int, ...]:
-        """Image pixels per cell of each detection level, in the order of the anchors, such as (8, 16, 32)."""
-        return _strides(self.layers, self.name)
-
-    @property
-    def image_size(self) -> int:
-        """Px that the model is meant for: what its file says, else 640, or 1280 with a stride of 64 or more."""
-        return self.options.image_size or (640 if max(self.strides) < 64 else 1280)
-
-    @property
-    def grid(self) -> int:
-        """What image sizes must be a multiple of, in px."""
-        return max(*self.strides, MINIMAL_GRID)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data (JSON or YAML) that `load_spec` reads back."""
-        known = {
-            "name": self.name,
-            "nc": self.classes,
-            "ch": self.channels,
-            "depth_multiple": self.depth,
-            "width_multiple": self.width,
-            "anchors": [[list(pair) for pair in level] for level in self.anchors],
-            "backbone": [plain_row(row) for row in self.backbone],
-            "head": [plain_row(row) for row in self.head],
-            **self.options.to_dict(),
-        }
-        return known if self.activation is None else {**known, "activation": str(self.activation)}
-
-
-def round_image_size(size: int, grid: int) -> int:
-    """The least size from `size` on that a model's grid divides, at least two cells.
-
-    Args:
-        size: px.
-        grid: px, see `ModelSpec.grid`.
-
-    Raises:
-        ModelError: It is no positive number of px.
-
-    >>> round_image_size(641, 32)
-    672
-    """
-    if size < 1:
-        raise ModelError(f"image size >= 1 px must hold, but got {size}")
-    return max(-(-size // grid), 2) * grid
 
 
 def load_spec(
@@ -192,32 +83,6 @@ def load_spec(
         raw["anchors"] = anchors
     spec = _from_mapping(raw, where)
     return replace(spec, notes=tuple(dict.fromkeys(notes + spec.notes)))
-
-
-def spec_to_yaml(spec: ModelSpec) -> str:
-    """Return a complete model file that YOLOv5 and `load_spec` read; anchors are rounded to 0.01 px."""
-    lines = [
-        f"# {' '.join(spec.name.split())}: strides {', '.join(map(str, spec.strides))}",
-        f"nc: {spec.classes}  # classes",
-        f"depth_multiple: {spec.depth}  # scales number",
-        f"width_multiple: {spec.width}  # scales channels",
-    ]
-    if spec.channels != 3:
-        lines.append(f"ch: {spec.channels}  # image channels")
-    if spec.activation is not None:
-        lines.append(f"activation: {spec.activation}")
-    lines += [f"{name}: {flow(value)}" for name, value in spec.options.to_dict().items()]
-    lines.append("anchors:  # width,height in px, one line per level")
-    for stride, level in zip(spec.strides, spec.anchors, strict=True):
-        pairs = ", ".join(f"{format_px(width)},{format_px(height)}" for width, height in level)
-        lines.append(f"  - [{pairs}]  # {level_name(stride)}")
-    index = 0
-    for part, rows in (("backbone", spec.backbone), ("head", spec.head)):
-        lines.append(f"{part}:  # [from, number, module, args]" if rows else f"{part}: []")
-        for row in rows:
-            lines.append(f"  - {flow(plain_row(row))}  # {index}")
-            index += 1
-    return "\n".join(lines) + "\n"
 
 
 def _read(name_or_path: str | Path) -> tuple[str, dict[str, Any], tuple[str, ...]]:
@@ -276,7 +141,7 @@ def _from_mapping(raw: Mapping[str, Any], where: str) -> ModelSpec:
         read_factor(raw.get(key, 1.0), f"{where}: {key}") for key in ("depth_multiple", "width_multiple")
     )
     channels = read_whole(raw.get("ch", 3), 1, MAX_CLASSES, f"{where}: ch (image channels)")
-    strides = _strides(plan_layers(backbone + head, (depth, width), where, channels), where)
+    strides = detection_strides(plan_layers(backbone + head, (depth, width), where, channels), where)
     anchors, mended = _mend_anchors(raw["anchors"], strides, where)
     options = read_options(raw, where)
     activation = read_activation(raw.get("activation"), where)
@@ -295,15 +160,6 @@ def _from_mapping(raw: Mapping[str, Any], where: str) -> ModelSpec:
         options=options,
         notes=notes + mended,
     )
-
-
-def _strides(layers: tuple[Layer, ...], where: str) -> tuple[int, ...]:
-    strides = [layers[source].stride for source in layers[-1].sources]
-    if any(stride.denominator != 1 for stride in strides):
-        raise ModelError(
-            f"{where}: strides of Detect must be whole px, but got {', '.join(map(str, strides))}"
-        )
-    return tuple(int(stride) for stride in strides)
 
 
 def _mend_anchors(raw: Any, strides: tuple[int, ...], where: str) -> tuple[Anchors, tuple[str, ...]]:
@@ -337,6 +193,11 @@ def _check_keys(raw: Mapping[str, Any], where: str) -> tuple[str, ...]:
         if hint.startswith("did"):
             raise ModelError(f"{where}: unknown key {key!r}; {hint}")
         notes.append(f"{where}: key {key!r} is not used")
+    if raw.get("channel_multiple") not in (None, CHANNEL_MULTIPLE):
+        raise ModelError(
+            f"{where}: channel_multiple must be {CHANNEL_MULTIPLE}, to which all published models round their "
+            f"channels, but got {raw['channel_multiple']!r:.80}"
+        )
     for key in ("nc", "anchors", "backbone", "head"):
         if raw.get(key) is None:
             raise ModelError(

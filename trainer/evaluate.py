@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from dataset import Split
 from model import Detector
 from model.nms import non_max_suppression
+from model.suppression import Suppression
 from trainer.average_precision import average_precision, build_truth, match
 from trainer.curves import best_f1
 from trainer.tta import augmented_predictions
 
-CONFIDENCE = 0.001  # average precision wants nearly all detections, however unsure
-NMS_IOU = 0.6  # published for average precision
-MAX_DETECTIONS = 300
+FOR_AVERAGE_PRECISION = Suppression(confidence=0.001, iou=0.6, multi_label=True)
+"""Average precision wants nearly all detections, however unsure; the IoU is published for it."""
 
 Found = NDArray[np.float32]
 """Detections of one image: (n, 6) xyxy px of the original image, confidence, class."""
@@ -33,24 +33,24 @@ class GroundTruth:
     Attributes:
         names: Class names.
         boxes: Per image (n, 5): xyxy px of the original image, class.
+        crowds: Per image (k, 5) likewise, regions in which detections do not count; empty where the split has none.
         table: The same, for `average_precision.match`.
     """
 
-    def __init__(
-        self, split: Split, names: Sequence[str], crowds: Sequence[NDArray[np.float64]] | None = None
-    ) -> None:
-        """Turn labels into px.
+    def __init__(self, split: Split, names: Sequence[str]) -> None:
+        """Turn labels and crowds into px.
 
         Args:
             split: The labels.
             names: Class names.
-            crowds: Per image (k, 5) xyxy px, class: regions of many objects, in which detections do not count.
         """
         self.names = tuple(names)
         self.boxes = [
             _label_boxes(labels, size) for labels, size in zip(split.labels, split.sizes, strict=True)
         ]
-        self.table = build_truth(self.boxes, len(self.names), crowds)
+        crowds = split.crowds or ()
+        self.crowds = [_label_boxes(rows, size) for rows, size in zip(crowds, split.sizes, strict=False)]
+        self.table = build_truth(self.boxes, len(self.names), self.crowds)
 
 
 def evaluate(
@@ -59,6 +59,7 @@ def evaluate(
     truth: GroundTruth,
     device: torch.device | str = "cpu",
     *,
+    suppression: Suppression = FOR_AVERAGE_PRECISION,
     tta: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -69,13 +70,17 @@ def evaluate(
         loader: Batches of the whole split, each image once.
         truth: What is really there.
         device: Where the detector is.
+        suppression: How overlapping boxes are thinned out.
         tta: Look at each image several times, see `trainer.tta`.
         progress: Called with ("evaluate", images done, images).
 
     Returns:
         What `measure` returns.
     """
-    found = detect_split(detector, loader, len(truth.boxes), device, tta=tta, progress=progress)
+    images = len(truth.boxes)
+    found = detect_split(
+        detector, loader, images, device, suppression=suppression, tta=tta, progress=progress
+    )
     return measure(truth, found)
 
 
@@ -85,6 +90,7 @@ def detect_split(
     images: int,
     device: torch.device | str = "cpu",
     *,
+    suppression: Suppression = FOR_AVERAGE_PRECISION,
     tta: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Found]:
@@ -93,7 +99,7 @@ def detect_split(
     fused = detector.fuse()
     done = 0
     for batch in loader:
-        boxes_of = detect(fused, batch, device, tta=tta)
+        boxes_of = detect(fused, batch, device, suppression=suppression, tta=tta)
         for index, boxes in zip(batch["indices"].tolist(), boxes_of, strict=True):
             found[index] = boxes
         done += len(batch["indices"])
@@ -108,9 +114,7 @@ def detect(
     batch: Mapping[str, Any],
     device: torch.device | str = "cpu",
     *,
-    confidence: float = CONFIDENCE,
-    iou: float = NMS_IOU,
-    multi_label: bool = True,
+    suppression: Suppression = FOR_AVERAGE_PRECISION,
     tta: bool = False,
 ) -> list[Found]:
     """Detections of a batch of the loader, in px of the original images and clipped to them.
@@ -119,22 +123,15 @@ def detect(
         detector: In eval mode.
         batch: Of the loader: images uint8 (B, 3, H, W) RGB, sizes (h, w), ratio (w, h) and pad (left, top).
         device: Where the detector is.
-        confidence: Least confidence of a detection.
-        iou: Of the non-maximum suppression.
-        multi_label: Several classes for one box; raises average precision, confuses people.
+        suppression: How overlapping boxes are thinned out; several classes for one box raise average precision and
+            confuse people.
         tta: Look at each image several times, see `trainer.tta`.
 
     Returns:
-        Per image (n, 6), at most `MAX_DETECTIONS` rows, most confident first.
+        Per image (n, 6), at most `suppression.max_detections` rows, most confident first.
     """
     decoded = _decoded(detector, to_input(batch["images"], device), tta=tta)
-    kept = non_max_suppression(
-        decoded,
-        confidence,
-        iou,
-        multi_label=multi_label and detector.classes > 1,
-        max_detections=MAX_DETECTIONS,
-    )
+    kept = non_max_suppression(decoded, suppression)
     return [
         to_original(boxes[boxes.isfinite().all(1)].float().cpu().numpy(), ratio, pad, size)
         for boxes, ratio, pad, size in zip(kept, batch["ratio"], batch["pad"], batch["sizes"], strict=True)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.suppression import Suppression
 from trainer import checkpoint
 from trainer.average_precision import match
 from trainer.charts import draw_confusion, draw_f1, draw_history, draw_labels, draw_pr
@@ -53,14 +54,16 @@ def draw_end(session: Session) -> None:
     draw_history(folder / "results.png", session.history)
     detector, names, _ = load_detector(session.folder.best, session.device)
     batch = next(iter(session.val_loader))
-    sure = detect(detector, batch, session.device, confidence=SURE, multi_label=False)
+    sure = detect(detector, batch, session.device, suppression=Suppression(confidence=SURE, iou=0.6))
     save_image(folder / "val_batch.jpg", draw_predictions(batch, sure, session))
     found = detect_split(detector, session.val_loader, len(truth.boxes), session.device)
     counts = truth.table.counts
     curves = curves_at(match(truth.table, found), counts, np.linspace(0, 1, 501))
     draw_pr(folder / "pr_curve.png", curves, counts, names)
     draw_f1(folder / "f1_curve.png", curves, counts, names)
-    draw_confusion(folder / "confusion.png", confusion_matrix(truth.boxes, found, len(names)), names)
+    draw_confusion(
+        folder / "confusion.png", confusion_matrix(truth.boxes, found, len(names), truth.crowds), names
+    )
 
 
 def draw_batch(batch: Mapping[str, Any], names: Sequence[str]) -> Image:

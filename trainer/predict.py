@@ -2,6 +2,7 @@
 
 import colorsys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,40 @@ from dataset import load
 from model import Detector
 from model.spec import ModelError
 from model.spec import round_image_size as next_size
+from model.suppression import Suppression
 from model.transfer import build_from
 from model.weights import read_checkpoint
 from trainer import augment
 from trainer.config import TrainError
-from trainer.evaluate import Found, GroundTruth, detect, evaluate
+from trainer.evaluate import FOR_AVERAGE_PRECISION, Found, GroundTruth, detect, evaluate
 from trainer.images import read_image
 from trainer.prepare import Progress, build_val_loader, choose_device, place
 
 Image = NDArray[np.uint8]
 """(H, W, 3) BGR."""
+
+FOR_PEOPLE = Suppression()
+"""What is sure enough to be drawn, each object once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """How a checkpoint is measured.
+
+    Attributes:
+        batch_size: Images per forward pass.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        suppression: How overlapping boxes are thinned out.
+        tta: Look at each image several times, see `trainer.tta`.
+    """
+
+    batch_size: int = 16
+    device: str = "auto"
+    suppression: Suppression = FOR_AVERAGE_PRECISION
+    tta: bool = False
+
+
+MEASURING = Measuring()
 
 GOLDEN_RATIO = 0.618033988749895
 """Hues this share of the circle apart stay well apart, however many classes there are."""
@@ -61,8 +86,7 @@ def predict(
     checkpoint: str | Path | tuple[Detector, Sequence[str], int],
     images: Iterable[str | Path | Image],
     *,
-    confidence: float = 0.25,
-    iou: float = 0.45,
+    suppression: Suppression = FOR_PEOPLE,
     image_size: int | None = None,
     device: str = "auto",
     tta: bool = False,
@@ -72,8 +96,7 @@ def predict(
     Args:
         checkpoint: A path, or what `load_detector` gave.
         images: Paths, or uint8 (H, W, 3) BGR as OpenCV reads them.
-        confidence: Least confidence of a detection, in [0, 1].
-        iou: Detections that overlap a better one of their class by more are dropped, in [0, 1].
+        suppression: How overlapping boxes are thinned out.
         image_size: Longer side in px that images are scaled to; None is that of the training.
         device: "auto", "cpu", "cuda" or "cuda:N".
         tta: Look at each image several times, see `trainer.tta`.
@@ -90,7 +113,7 @@ def predict(
     for image in images:
         pixels = read_image(Path(image)) if isinstance(image, str | Path) else _check_image(image)
         batch = _as_batch(pixels, image_size or loaded[2], detector.spec.grid)
-        yield detect(detector, batch, where, confidence=confidence, iou=iou, multi_label=False, tta=tta)[0]
+        yield detect(detector, batch, where, suppression=suppression, tta=tta)[0]
 
 
 def draw(image: Image, detections: Found, names: Sequence[str]) -> Image:
@@ -131,9 +154,8 @@ def validate(
     data: str | Path,
     split: str = "val",
     *,
-    batch_size: int = 16,
-    device: str = "auto",
-    tta: bool = False,
+    how: Measuring = MEASURING,
+    difficult: str = "learn",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure a checkpoint on a split of a data set.
@@ -142,9 +164,8 @@ def validate(
         checkpoint: Of a training.
         data: What `dataset.load` reads.
         split: "train", "val" or "test".
-        batch_size: Images per forward pass.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        tta: Look at each image several times, see `trainer.tta`.
+        how: Batches, device and suppression.
+        difficult: As for `dataset.load`.
         progress: Called with ("evaluate", images done, images).
 
     Returns:
@@ -154,9 +175,9 @@ def validate(
         TrainError: The checkpoint cannot be read, or knows other classes than the data, or there is no such split.
         dataset.DataError: The data cannot be read.
     """
-    where = choose_device(device)
+    where = choose_device(how.device)
     detector, names, image_size = load_detector(checkpoint, where)
-    dataset = load(data)
+    dataset = load(data, difficult=difficult)
     if dataset.names != names:
         raise TrainError(
             f"{checkpoint} knows the classes {', '.join(names)}, but {data} has {', '.join(dataset.names)}"
@@ -164,8 +185,11 @@ def validate(
     if split not in dataset.splits:
         raise TrainError(f"split must be one of {', '.join(dataset.splits)}, but got {split!r}")
     part = dataset.splits[split]
-    loader = build_val_loader(part, image_size, detector.spec.grid, batch_size=batch_size)
-    measured = evaluate(detector, loader, GroundTruth(part, names), where, tta=tta, progress=progress)
+    loader = build_val_loader(part, image_size, detector.spec.grid, batch_size=how.batch_size)
+    truth = GroundTruth(part, names)
+    measured = evaluate(
+        detector, loader, truth, where, suppression=how.suppression, tta=how.tta, progress=progress
+    )
     return measured | {"split": split, "images": len(part.images), "image_size": image_size}
 
 

@@ -17,8 +17,10 @@ from pathlib import Path
 
 from evolve import EvolveError, Gene, SearchSettings, Space
 from evolve.journal import Journal
+from evolve.object_store import StoreUrl
 from evolve.ray_driver import run_evolution
 from evolve.resources import Resources
+from evolve.stored_run import holds_run, spool_of, store_of
 from evolve.trainable import Outcome
 
 
@@ -31,12 +33,15 @@ def objective(assignment, report):
     epochs = assignment.settings["epochs"]
     fault = assignment.settings["faults"].get(str(assignment.trial))
     found = {"pid": os.getpid(), "marker": os.environ.get("MARKER"), "drawn": random.random()}
+    found |= {"seed": assignment.settings.get("seed"), "epochs": epochs}
     for epoch in range(len(history), epochs):
         time.sleep(assignment.settings["epoch_s"])
         if fault and epoch == 1:
             happen(fault, assignment)
         x, y = assignment.config["x"], assignment.config["y"]
-        history.append({"fitness": (1 - (x - 0.7) ** 2 - (y - 0.2) ** 2) * (epoch + 1) / epochs})
+        history.append(
+            {"fitness": (1 - (x - 0.7) ** 2 - (y - 0.2) ** 2) * (epoch + 1) / epochs, "seconds": 0.1}
+        )
         aside = folder / "checkpoint.tmp"
         aside.write_text(json.dumps(history))
         aside.replace(place)
@@ -82,11 +87,16 @@ def shake_clock(offsets):
     time.time = lambda: true_time() + offsets[int(time.monotonic() * 2) % len(offsets)]
 
 
+def has_run(folder):
+    store = store_of(folder)
+    return (folder / "journal.jsonl").exists() if store is None else holds_run(store.url)
+
+
 def main(folder: Path, trials: int, epochs: int) -> None:
     given = os.environ.get
     if given("CLOCK"):
         shake_clock(json.loads(given("CLOCK")))
-    if not (folder / "journal.jsonl").exists():
+    if not has_run(folder):
         resources = Resources(
             cpus=float(given("CPUS", "1")),
             gpus=float(given("GPUS", "0")),
@@ -109,6 +119,8 @@ def main(folder: Path, trials: int, epochs: int) -> None:
                     "settings": {**settings, "faults": json.loads(given("FAULTS", "{}"))},
                     "resources": resources.to_dict(),
                     "provenance": {},
+                    **({"ladder": json.loads(given("LADDER"))} if given("LADDER") else {}),
+                    **({"confirm": json.loads(given("CONFIRM"))} if given("CONFIRM") else {}),
                 }
             )
     try:
@@ -119,4 +131,5 @@ def main(folder: Path, trials: int, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    url = StoreUrl.parse(sys.argv[1])
+    main(Path(sys.argv[1]) if url is None else spool_of(url), int(sys.argv[2]), int(sys.argv[3]))

@@ -391,7 +391,7 @@ def test_an_unknown_event_is_left_out_with_a_warning(caplog: pytest.LogCaptureFi
         ),
         (
             [RUN, ask(0), tell(0, 0.1, "lost")],
-            "line 3: trial 0: status must be finished or failed, but got 'lost'",
+            "line 3: trial 0: status must be finished, failed or stopped, but got 'lost'",
         ),
         (
             [RUN, ask(0), tell(0, 0.1), {"event": "retry", "trial": 0, "attempt": 1}],

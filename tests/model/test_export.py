@@ -27,6 +27,7 @@ from model.export import (
 )
 from model.nms import non_max_suppression
 from model.spec import ModelError
+from model.suppression import Suppression
 from model.transfer import build_from
 from model.weights import read_checkpoint
 
@@ -103,7 +104,7 @@ def test_suppression_inside_the_graph_is_that_of_torch(classes: int) -> None:
     images = check_images(detector, SIDES, 3)
     found = run_onnx(content, images)
     with torch.no_grad():
-        wanted = non_max_suppression(detector(images)[0], 0.3, 0.4)
+        wanted = non_max_suppression(detector(images)[0], Suppression(confidence=0.3, iou=0.4))
     assert found.shape == (3, 300, 6)
     for rows, expected in zip(found, wanted, strict=True):
         assert 5 < len(expected) < 300

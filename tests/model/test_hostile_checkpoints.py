@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 import model.pickled as pickled_module
 from model import build
-from model.pickled import ByteStream, read_pickle
+from model.byte_stream import ByteStream
+from model.pickled import read_pickle
 from model.recorded import RefusedError
 from model.spec import ModelError
 from model.weights import read_checkpoint

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model import build
+from model.suppression import Suppression
 from model.weights import read_checkpoint
 from trainer import TrainConfig, TrainError, train
 from trainer.checkpoint import load as load_checkpoint
@@ -36,7 +37,7 @@ def test_a_state_dict_becomes_a_checkpoint_that_predicts(source, tmp_path):
     assert (names, size) == (("x", "y", "z"), 640)
     np.testing.assert_allclose(detector.anchors.numpy(), ANCHORS)
     image = np.full((64, 64, 3), 114, np.uint8)
-    (boxes,) = predict(target, [image], image_size=64, confidence=0.0)
+    (boxes,) = predict(target, [image], image_size=64, suppression=Suppression(confidence=0.0))
     assert boxes.shape[1] == 6
 
 
@@ -108,5 +109,7 @@ def test_drawn_pictures_are_those_of_the_checkpoint_whatever_its_kind(source, tm
     found = []
     for name in ("a.pt", "a.safetensors"):
         convert(Conversion(source=source, target=tmp_path / name, model="yolov5n"))
-        found += predict(tmp_path / name, [tmp_path / "a.png"], image_size=96, confidence=0.0)
+        found += predict(
+            tmp_path / name, [tmp_path / "a.png"], image_size=96, suppression=Suppression(confidence=0.0)
+        )
     np.testing.assert_array_equal(found[0], found[1])

@@ -3,12 +3,14 @@ import numpy as np
 import pytest
 
 from dataset import load
+from model.suppression import Suppression
 from trainer import Hyperparameters, TrainConfig, TrainError, train
 from trainer.checkpoint import load as load_checkpoint
 from trainer.checkpoint import save
-from trainer.predict import class_colour, draw, load_detector, predict, validate
+from trainer.predict import Measuring, class_colour, draw, load_detector, predict, validate
 from trainer.prepare import cpu_threads
 
+ALL = Suppression(confidence=0.0)
 BOX = np.array([[20, 30, 60, 80, 0.87, 1]], np.float32)
 
 
@@ -41,7 +43,7 @@ def test_validation_repeats_the_figures_of_the_training(trained, tiny_dataset):
     # As in the training: sums in another order move the last digits of a detector that has hardly learnt.
     with cpu_threads(1):
         measured = validate(
-            trained.best, tiny_dataset, batch_size=8, progress=lambda *step: steps.append(step)
+            trained.best, tiny_dataset, how=Measuring(batch_size=8), progress=lambda *step: steps.append(step)
         )
     for key in ("fitness", "map50", "map50_95", "precision", "recall"):
         assert measured[key] == pytest.approx(trained.metrics[key], abs=1e-9), key
@@ -59,7 +61,7 @@ def test_validation_on_a_split_or_classes_that_are_not_there_is_refused(trained,
 
 def test_predictions_lie_in_their_images_by_falling_confidence(trained, tiny_dataset):
     images = load(tiny_dataset).val.images
-    found = list(predict(trained.best, images, confidence=0.0))
+    found = list(predict(trained.best, images, suppression=ALL))
     assert len(found) == len(images)
     for path, boxes in zip(images, found, strict=True):
         height, width = cv2.imread(str(path)).shape[:2]
@@ -74,14 +76,16 @@ def test_predictions_lie_in_their_images_by_falling_confidence(trained, tiny_dat
 def test_an_array_is_predicted_as_its_file_is(trained, tiny_dataset):
     loaded = load_detector(trained.best)
     path = load(tiny_dataset).val.images[0]
-    (from_file,) = predict(loaded, [path], confidence=0.0)
-    (from_array,) = predict(loaded, [cv2.imread(str(path))], confidence=0.0)
+    (from_file,) = predict(loaded, [path], suppression=ALL)
+    (from_array,) = predict(loaded, [cv2.imread(str(path))], suppression=ALL)
     np.testing.assert_array_equal(from_file, from_array)
 
 
 def test_no_images_give_no_predictions_and_a_high_bar_no_boxes(trained, tiny_dataset):
     assert list(predict(trained.best, [])) == []
-    (boxes,) = predict(trained.best, load(tiny_dataset).val.images[:1], confidence=1.0)
+    (boxes,) = predict(
+        trained.best, load(tiny_dataset).val.images[:1], suppression=Suppression(confidence=1.0)
+    )
     assert boxes.shape == (0, 6)
 
 

@@ -1,0 +1,171 @@
+"""The ladder of epochs: at each rung a trial is compared with those that came so far, and the hopeless end there.
+
+Successive halving without waiting: a trial is judged the moment it reaches a rung, so no worker idles. Ray Tune has
+the same rule (ASHA), but keeps what it compares with in its driver's memory; here it follows from the journal, so
+that a killed driver's successor judges as the unbroken one would have. All trials have one schedule, that of the last
+rung: a rung is an epoch reached, not a shorter training.
+Source: Li et al. 2020, "A system for massively parallel hyperparameter tuning" (ASHA, with stopping).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from evolve.space import EvolveError
+
+REDUCTION = 3.0
+RECENT = 30
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Where trials are judged, and how many go on.
+
+    Attributes:
+        rungs: epochs, ascending; a trial that reaches the last one is whole.
+        reduction: one in so many goes on at each rung, > 1.
+    """
+
+    rungs: tuple[int, ...]
+    reduction: float = REDUCTION
+
+    def __post_init__(self) -> None:
+        """Refuse what is no ladder.
+
+        Raises:
+            EvolveError: rungs that do not rise from 1, or a reduction that lets all go on.
+        """
+        rising = all(low < high for low, high in zip(self.rungs, self.rungs[1:], strict=False))
+        if not self.rungs or self.rungs[0] < 1 or not rising:
+            words = ",".join(map(str, self.rungs))
+            raise EvolveError(
+                f"epochs must be whole numbers >= 1, each larger than the one before, but got {words!r}"
+            )
+        if not (math.isfinite(self.reduction) and self.reduction > 1):
+            raise EvolveError(f"reduction > 1 must hold, but got {self.reduction:g}")
+
+    @classmethod
+    def parse(cls, epochs: str | int, grace: int | None = None, reduction: float = REDUCTION) -> Self:
+        """The ladder of the command line.
+
+        Args:
+            epochs: "100": whole trainings; "10,30,100": the rungs themselves.
+            grace: epochs of the first rung, where `epochs` is one number: the next ones are `reduction` times as far.
+            reduction: one in so many goes on.
+
+        Raises:
+            EvolveError: no such ladder can be.
+
+        >>> Ladder.parse("10,30,100").rungs, Ladder.parse("100", grace=10).rungs, Ladder.parse(50).rungs
+        ((10, 30, 100), (10, 30, 100), (50,))
+        """
+        try:
+            rungs = tuple(int(word) for word in str(epochs).split(","))
+        except ValueError:
+            raise EvolveError(
+                f"epochs must be a number or a ladder such as 10,30,100, but got {str(epochs)!r}"
+            ) from None
+        if grace is None:
+            return cls(rungs, reduction)
+        if len(rungs) > 1:
+            raise EvolveError("grace is for epochs of one number; a ladder names its first rung itself")
+        if not 1 <= grace < rungs[0]:
+            raise EvolveError(f"1 <= grace < {rungs[0]} (the epochs) must hold, but got {grace}")
+        cls(rungs, reduction)  # refused before powers of it are taken
+        places = [float(grace)]
+        # A rung that is nearly at the top would hold nobody back.
+        while places[-1] * reduction <= 0.9 * rungs[0] / math.sqrt(reduction):
+            places.append(places[-1] * reduction)
+        return cls((*dict.fromkeys(round(place) for place in places), rungs[0]), reduction)
+
+    @property
+    def full(self) -> int:
+        """Epochs of a whole trial."""
+        return self.rungs[-1]
+
+    @property
+    def judged(self) -> tuple[int, ...]:
+        """Rungs at which trials end; none where there is only the full length."""
+        return self.rungs[:-1]
+
+    def bar(self, before: Sequence["Rung"], fitness: float) -> float | None:
+        """What the newest trial at a rung must reach to go on; None while nothing is known to compare it with.
+
+        It must be among the best of all and of the newest 30, since a search that gets better would else send all its
+        trials on: they beat those of its beginning. And where more than their share went on before, it must be the
+        best yet, so that the epochs of a run stay what they were reckoned to be.
+
+        Args:
+            before: trials judged at this rung, in the order in which they came.
+            fitness: of the one in question.
+
+        >>> ladder = Ladder((1, 9))
+        >>> ladder.bar([Rung(1, each, None, each > 0.2) for each in (0.3, 0.2, 0.1)], 0.25)
+        0.3
+        """
+        count = len(before) + 1
+        if count <= self.reduction:
+            return None
+        fitnesses = [*(each.fitness for each in before), fitness]
+        if sum(each.goes_on for each in before) + 1 > count / self.reduction + 1:
+            return max(fitnesses)
+        return max(self._cut(fitnesses), self._cut(fitnesses[-RECENT:]))
+
+    def _cut(self, fitnesses: Sequence[float]) -> float:
+        best = sorted(fitnesses, reverse=True)
+        return best[max(int(len(best) / self.reduction), 1) - 1]
+
+    def curve(self, reports: Mapping[int, Mapping[str, Any]]) -> list[float]:
+        """The best fitness up to each rung that was reached, the full length among them; shorter where there is none.
+
+        Args:
+            reports: epoch, from 0, to metrics.
+        """
+        reached = max(reports, default=-1) + 1
+        found: list[float] = []
+        for rung in self.rungs:
+            best = best_fitness(reports, rung)
+            if rung > reached or best is None:
+                break
+            found.append(best)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `from_header` reads back."""
+        return asdict(self) | {"rungs": list(self.rungs)}
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, Any]) -> "Ladder | None":
+        """The ladder of a run; None for a run whose trials all go to their end.
+
+        Raises:
+            EvolveError: it is none.
+        """
+        data = header.get("ladder")
+        if not data or len(data["rungs"]) < 2:
+            return None
+        return cls(tuple(data["rungs"]), float(data.get("reduction", REDUCTION)))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One trial judged.
+
+    Attributes:
+        epochs: where.
+        fitness: its best until there.
+        bar: what it had to reach; None where all went on.
+        goes_on: whether it does.
+    """
+
+    epochs: int
+    fitness: float
+    bar: float | None
+    goes_on: bool
+
+
+def best_fitness(reports: Mapping[int, Mapping[str, Any]], epochs: int) -> float | None:
+    """The best finite fitness of the first epochs; None where none was measured."""
+    values = (row.get("fitness") for epoch, row in reports.items() if epoch < epochs)
+    return max((v for v in values if isinstance(v, int | float) and math.isfinite(v)), default=None)

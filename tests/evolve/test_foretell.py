@@ -1,0 +1,106 @@
+"""What is believed of trials that were stopped: right on average, honest in its width, and never the best."""
+
+import json
+
+import numpy as np
+import pytest
+
+from evolve import Gene, GeneticSearch, SearchError, Space
+from evolve.foretell import foretell
+from evolve.ladder import Ladder, Rung
+from evolve.samplers import build_sampler
+
+SPACE = Space([Gene("x", 0, 1, start=0.3), Gene("y", 0, 1, start=0.3)])
+
+
+def climbs(count: int, noise: float, seed: int = 0) -> tuple[list[list[float]], list[list[float]]]:
+    """Curves of three rungs as a ladder cuts them, and the same ones whole."""
+    rng = np.random.default_rng(seed)
+    heights = rng.uniform(0.2, 0.8, count)
+    whole = [
+        np.maximum.accumulate(height * np.array([0.4, 0.7, 1.0]) + noise * rng.normal(size=3)).tolist()
+        for height in heights
+    ]
+    ladder, cut = Ladder((1, 3, 9)), []
+    at: list[list[Rung]] = [[], []]
+    for curve in whole:
+        reached = 3
+        for rung in range(2):
+            bar = ladder.bar(at[rung], curve[rung])
+            at[rung].append(Rung(rung, curve[rung], bar, bar is None or curve[rung] >= bar))
+            if not at[rung][-1].goes_on:
+                reached = rung + 1
+                break
+        cut.append(curve[:reached])
+    return cut, whole
+
+
+def test_what_is_foretold_is_right_on_average_and_its_deviation_is_honest() -> None:
+    misses = []
+    for seed in range(40):
+        cut, whole = climbs(60, 0.03, seed)
+        stopped = [place for place, curve in enumerate(cut) if len(curve) < 3]
+        assert len(stopped) > 30
+        for place, each in foretell(dict(enumerate(cut)), stopped).items():
+            misses.append((whole[place][-1] - each.mean) / each.deviation)
+    assert abs(np.mean(misses)) < 0.5
+    assert np.mean(np.abs(misses) < 1.96) > 0.85
+    assert 0.4 < np.std(misses) < 1.4
+
+
+def test_the_uncertainty_grows_away_from_those_that_went_on_and_with_the_rungs_left() -> None:
+    cut, _ = climbs(60, 0.03)
+    places = [place for place, curve in enumerate(cut) if len(curve) < 3]
+    found = foretell(dict(enumerate(cut)), places)
+    first = sorted((place for place in places if len(cut[place]) == 1), key=lambda place: cut[place][0])
+    assert found[first[0]].deviation > found[first[-1]].deviation
+    second = [place for place in places if len(cut[place]) == 2]
+    assert min(found[place].deviation for place in first) > max(found[place].deviation for place in second)
+
+
+def test_before_anyone_has_gone_on_a_stopped_trial_is_worth_what_it_reached_and_little_is_sure() -> None:
+    each = foretell({0: [0.1], 1: [0.3]}, [0])[0]
+    assert each.mean == pytest.approx(0.1)
+    assert each.deviation > 0.1
+
+
+def test_the_best_so_far_never_falls() -> None:
+    found = foretell({0: [0.5, 0.6, 0.7], 1: [0.4, 0.9, 1.0], 2: [0.9]}, [2])
+    assert found[2].mean >= 0.9
+
+
+def filled(search: GeneticSearch, trials: int = 30) -> GeneticSearch:
+    """Every other trial is stopped at the first of two rungs."""
+    for number in range(trials):
+        trial = search.ask()
+        height = 1 - (trial.config["x"] - 0.8) ** 2 - (trial.config["y"] - 0.6) ** 2
+        if number % 2:
+            search.tell(trial.id, 0.5 * height, [0.5 * height], stopped=True)
+        else:
+            search.tell(trial.id, height, [0.5 * height, height])
+    return search
+
+
+@pytest.mark.parametrize("kind", ["genetic", "tpe", "cmaes"])
+def test_a_search_goes_by_what_is_foretold_and_never_takes_a_stopped_trial_for_the_best(kind: str) -> None:
+    search = GeneticSearch(SPACE, seed=1) if kind == "genetic" else build_sampler(SPACE, 1, kind)
+    filled(search)
+    best = search.best()
+    assert best is not None
+    assert best.trial.id % 2 == 0
+    restored = type(search).from_state(json.loads(json.dumps(search.state())))
+    assert restored.state() == search.state()
+    assert restored.ask() == search.ask()
+
+
+def test_stopped_trials_lead_the_search_to_where_their_curves_are_high() -> None:
+    search = filled(GeneticSearch(SPACE, seed=3), 40)
+    late = [trial.config for trial in search.trials[30:]]
+    assert np.median([abs(config["x"] - 0.8) for config in late]) < 0.15
+
+
+def test_a_stopped_trial_without_its_curve_is_refused() -> None:
+    search = GeneticSearch(SPACE)
+    search.ask()
+    with pytest.raises(SearchError, match="must be told with its curve"):
+        search.tell(0, 0.3, stopped=True)

@@ -1,0 +1,236 @@
+"""The ladder of epochs: which rungs, who goes on, and that a restart judges as the unbroken run would have."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evolve import EvolveError, Gene, Journal, Space, read_journal, search_from_events
+from evolve.journal import RunState
+from evolve.ladder import Ladder, Rung, best_fitness
+from evolve.ledger import Ledger
+from evolve.trainable import Assignment, Outcome
+
+RUNGS = (2, 4, 8)
+
+
+def open_run(folder: Path, trials: int = 40, **header: object) -> Journal:
+    journal = Journal(folder / "journal.jsonl")
+    if not read_journal(journal.path):
+        journal.append(
+            {
+                "event": "run",
+                "version": 1,
+                "name": "run",
+                "trials": trials,
+                "seed": 0,
+                "space": Space([Gene("x", 0, 1, start=0.1), Gene("y", 0, 1)]).to_dict(),
+                "search": {"initial": 4, "children": 20, "replicas": 1},
+                "settings": {"epochs": RUNGS[-1], "seed": 7},
+                "resources": {},
+                "provenance": {},
+                "ladder": Ladder(RUNGS, 2.0).to_dict(),
+                **header,
+            }
+        )
+    return journal
+
+
+def fitness_at(config: dict[str, float], epoch: int, epochs: int = RUNGS[-1]) -> float:
+    """A curve that rises to its own height."""
+    height = 1 - (config["x"] - 0.7) ** 2 - (config["y"] - 0.2) ** 2
+    return height * (epoch + 1) / epochs
+
+
+def play(ledger: Ledger, assignment: Assignment, until: int | None = None) -> bool:
+    """Train one trial as a worker would; whether it came to its end or to `until` epochs."""
+    epochs = assignment.settings["epochs"]
+    rows = []
+    for epoch in range(epochs):
+        if epoch == until:
+            return False
+        rows.append({"fitness": fitness_at(assignment.config, epoch, epochs), "seconds": 1.0})
+        if not ledger.reported(assignment.trial, epoch, rows[-1]):
+            return False
+    ledger.ended(assignment.trial, Outcome(rows[-1]["fitness"], rows[-1], rows, seconds=float(epochs)))
+    return True
+
+
+def run_all(ledger: Ledger) -> RunState:
+    while (assignment := ledger.next_assignment()) is not None:
+        play(ledger, assignment)
+    return ledger.state
+
+
+@pytest.mark.parametrize(
+    ("words", "grace", "reduction", "rungs"),
+    [
+        ("100", None, 3, (100,)),
+        ("10,30,100", None, 3, (10, 30, 100)),
+        ("100", 10, 3, (10, 30, 100)),
+        ("90", 10, 3, (10, 30, 90)),
+        ("300", 10, 3, (10, 30, 90, 300)),
+        ("12", 10, 3, (10, 12)),
+        ("8", 1, 2, (1, 2, 4, 8)),
+        ("5", 1, 1.1, (1, 2, 3, 4, 5)),
+    ],
+)
+def test_rungs_are_named_or_follow_from_grace_and_reduction(
+    words: str, grace: int | None, reduction: float, rungs: tuple[int, ...]
+) -> None:
+    ladder = Ladder.parse(words, grace, reduction)
+    assert ladder.rungs == rungs
+    assert ladder.full == rungs[-1]
+    header = {"ladder": ladder.to_dict()}
+    assert Ladder.from_header(header) == (ladder if len(rungs) > 1 else None)
+
+
+@pytest.mark.parametrize(
+    ("words", "grace", "reduction", "message"),
+    [
+        ("ten", None, 3, "a number or a ladder such as 10,30,100"),
+        ("10,10", None, 3, "each larger than the one before, but got '10,10'"),
+        ("0", None, 3, "whole numbers >= 1"),
+        ("100", 100, 3, "1 <= grace < 100"),
+        ("100", 0, 3, "1 <= grace < 100"),
+        ("10,100", 5, 3, "a ladder names its first rung itself"),
+        ("10,100", None, 1, "reduction > 1 must hold"),
+        ("100", 10, math.nan, "reduction > 1 must hold"),
+    ],
+)
+def test_what_is_no_ladder_is_refused(words: str, grace: int | None, reduction: float, message: str) -> None:
+    with pytest.raises(EvolveError, match=message):
+        Ladder.parse(words, grace, reduction)
+
+
+def climb(ladder: Ladder, fitnesses: list[float]) -> list[Rung]:
+    """Trials that come to the first rung one after the other."""
+    found: list[Rung] = []
+    for fitness in fitnesses:
+        bar = ladder.bar(found, fitness)
+        found.append(Rung(ladder.rungs[0], fitness, bar, bar is None or fitness >= bar))
+    return found
+
+
+def test_the_first_go_on_and_later_ones_where_they_are_of_the_best_third() -> None:
+    rng = np.random.default_rng(0)
+    fitnesses = rng.random(300).tolist()
+    found = climb(Ladder((1, 9), 3.0), fitnesses)
+    assert [rung.bar for rung in found[:3]] == [None] * 3  # nothing to compare with yet
+    assert 0.25 < np.mean([rung.goes_on for rung in found]) < 0.36
+    assert min(rung.fitness for rung in found[20:] if rung.goes_on) > 0.6
+    assert max(rung.fitness for rung in found[20:] if not rung.goes_on) < 0.95
+
+
+def test_a_search_that_gets_better_does_not_send_all_its_trials_on() -> None:
+    rng = np.random.default_rng(0)
+    rising = np.linspace(0.2, 0.8, 200) + rng.normal(0, 0.1, 200)
+    found = climb(Ladder((1, 9), 3.0), rising.tolist())
+    assert sum(rung.goes_on for rung in found) < 90
+    worse = climb(Ladder((1, 9), 3.0), [*rising, *([0.1] * 30)])
+    assert not any(rung.goes_on for rung in worse[200:])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=80), st.sampled_from([1.5, 2.0, 3.0, 4.0]))
+def test_the_best_yet_always_goes_on_and_of_the_others_no_more_than_the_share(
+    fitnesses: list[float], reduction: float
+) -> None:
+    best, others = -1.0, 0
+    for rung in climb(Ladder((1, 2), reduction), fitnesses):
+        assert rung.goes_on or rung.fitness < best
+        others += rung.goes_on and rung.fitness < best
+        best = max(best, rung.fitness)
+    assert others <= len(fitnesses) / reduction + 1
+
+
+def test_a_curve_holds_the_best_up_to_each_rung_that_was_reached() -> None:
+    ladder = Ladder(RUNGS)
+    rows = {epoch: {"fitness": value} for epoch, value in enumerate([0.1, 0.3, 0.2, math.nan, 0.5])}
+    assert ladder.curve(rows) == [0.3, 0.3]
+    assert ladder.curve({}) == []
+    assert best_fitness({0: {"fitness": None}, 1: {"loss": 1.0}}, 5) is None
+
+
+def test_hopeless_trials_end_and_the_best_is_one_that_was_trained_in_full(tmp_path: Path) -> None:
+    with open_run(tmp_path) as journal:
+        state = run_all(Ledger(tmp_path, journal))
+    assert state.told == 40
+    assert len(state.cut) > 12
+    assert len(state.finished) + len(state.cut) == 40
+    assert not state.failed
+    assert state.trials[0].status == "finished"  # the start is always trained in full
+    best = state.best()
+    assert best is not None
+    assert best.epochs == RUNGS[-1]
+    spent = sum(trial.epochs for trial in state.trials.values())
+    assert spent < 0.75 * 40 * RUNGS[-1]
+    for trial in state.cut:
+        last = trial.rungs[max(trial.rungs)]
+        assert last.bar is not None
+        assert last.fitness < last.bar
+        assert trial.fitness is None
+        assert trial.seconds == trial.epochs == last.epochs
+        assert f"after {last.epochs} epochs" in str(trial.reason)
+        assert trial.curve == [rung.fitness for rung in trial.rungs.values()]
+
+
+@pytest.mark.parametrize("when", [1, 2, 9, 10, 11, 30, 47, 55, 70, 83, 96, 110, 123, 150])
+def test_a_driver_killed_after_any_event_is_followed_by_one_that_decides_the_same(
+    tmp_path: Path, when: int
+) -> None:
+    """The journal is cut after an event, in the middle of whatever the ledger was at, and the run is gone on with."""
+    with open_run(tmp_path / "whole", trials=24) as journal:
+        whole = run_all(Ledger(tmp_path / "whole", journal))
+    lines = (tmp_path / "whole" / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    cut = tmp_path / "cut" / "journal.jsonl"
+    cut.parent.mkdir()
+    cut.write_bytes(b"".join(lines[: 1 + when % (len(lines) - 1)]))
+    with Journal(cut) as journal:
+        state = run_all(Ledger(cut.parent, journal))
+    assert {n: (t.config, t.status, t.fitness, t.rungs, t.curve) for n, t in state.trials.items()} == {
+        n: (t.config, t.status, t.fitness, t.rungs, t.curve) for n, t in whole.trials.items()
+    }
+    tells = [event["trial"] for event in read_journal(cut) if event["event"] == "tell"]
+    assert sorted(tells) == list(range(24))
+    best = search_from_events(read_journal(cut)).best()
+    assert best is not None
+    assert best.trial.id == state.best().id  # type: ignore[union-attr]
+
+
+def test_a_trial_whose_outcome_is_there_is_not_judged_any_more(tmp_path: Path) -> None:
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        for _ in range(6):
+            assignment = ledger.next_assignment()
+            assert assignment is not None
+            play(ledger, assignment)
+        assignment = ledger.next_assignment()
+        assert assignment is not None
+        rows = [{"fitness": 0.0}] * RUNGS[-1]  # a worker that died before it could report, and was done
+        ledger.ended(assignment.trial, Outcome(0.0, rows[-1], rows))
+        assert ledger.state.trials[assignment.trial].status == "finished"
+        assert ledger.state.trials[assignment.trial].rungs == {}
+
+
+def test_equal_fitnesses_all_go_on(tmp_path: Path) -> None:
+    """Where nothing is learnt by the first rung there is nothing to choose by."""
+    with open_run(tmp_path, trials=8) as journal:
+        ledger = Ledger(tmp_path, journal)
+        while (assignment := ledger.next_assignment()) is not None:
+            assert all(ledger.reported(assignment.trial, epoch, {"fitness": 0.0}) for epoch in range(8))
+            ledger.ended(assignment.trial, Outcome(0.0, {"fitness": 0.0}))
+        assert not ledger.state.cut
+
+
+def test_a_trial_that_never_began_waits_again_and_nothing_is_held_against_it(tmp_path: Path) -> None:
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        first = ledger.next_assignment()
+        assert first is not None
+        ledger.put_back(first.trial)
+        again = ledger.next_assignment()
+        assert again == first
+        assert ledger.state.trials[0].failures == 0
