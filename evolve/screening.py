@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from evolve import plain_breeding
 from evolve.brood import KINDS, Brood, breed, refine, strangers
+from evolve.failures import Failures
 from evolve.growing import grow
 from evolve.operators import Points
 from evolve.plain_breeding import History
@@ -36,9 +37,6 @@ _MODELLED = 700  # most trials that the process holds
 _LIKED = 20
 _FIRST_STEP = 0.08
 _FAILURE_WEIGHT = 3.0  # exponent of the probability that a trial does not fail
-_FAILURE_REACH = 0.3  # length of the failures' kernel, times the root of the number of genes
-_NEIGHBOURS = 5  # told trials that say whether a place fails
-_LEAST_CHANCE = 0.02
 _EARLIER_FADES = 20  # told trials after which an earlier result counts half
 _CROWDED = 1e6  # taken from the promise of a child beside an open trial: it is a last resort
 _RACE_EVERY = 8  # asks between two repeated trials
@@ -70,42 +68,6 @@ _MINDS = (
 
 
 @dataclass(frozen=True, eq=False)
-class _Failures:
-    """Where trials fail: far off by a smooth process, close by from the nearest trials, since cliffs are sharp.
-
-    Attributes:
-        process: over what finished (1) and what failed (0), about the share that finished.
-        share: that share.
-        points: (N, F) told trials.
-        finished: (N,) 1.0 where they finished.
-    """
-
-    process: Process
-    share: float
-    points: Points
-    finished: Points
-
-    @classmethod
-    def learn(cls, finished: Points, failed: Points) -> "_Failures":
-        """From trials that finished (N, F) and trials that failed (M, F)."""
-        points = np.vstack([finished, failed])
-        outcome = np.concatenate([np.ones(len(finished)), np.zeros(len(failed))])
-        share = float(outcome.mean())
-        lengths = np.full(points.shape[1], _FAILURE_REACH * math.sqrt(points.shape[1]))
-        return cls(Process(Kernel(lengths, 0.25, 0.02), points, outcome - share), share, points, outcome)
-
-    def log_chance(self, features: Points) -> Points:
-        """Logarithm of the chance (M,) that a trial at (M, F) does not fail."""
-        smooth = np.clip(self.process.mean(features) + self.share, _LEAST_CHANCE, 1.0)
-        squares = ((features[:, None] - self.points[None]) ** 2).mean(axis=2) + 1e-9
-        near = np.argsort(squares, axis=1, kind="stable")[:, :_NEIGHBOURS]
-        weights = 1.0 / np.take_along_axis(squares, near, axis=1)
-        close = (weights * self.finished[near]).sum(axis=1) / weights.sum(axis=1)
-        chance: Points = np.log(smooth) + np.log(np.clip(close, _LEAST_CHANCE, 1.0))
-        return chance
-
-
-@dataclass(frozen=True, eq=False)
 class _Belief:
     """What is believed of the space at one ask.
 
@@ -123,7 +85,7 @@ class _Belief:
     ahead: Process
     means: Points
     best: float
-    fails: _Failures | None
+    fails: Failures | None
 
     def promise(self, features: Points) -> Points:
         """The logarithm of the improvement expected of points (M, F), the chance of failing taken into account."""
@@ -215,7 +177,7 @@ class Screener:
             ahead=process.believing(opened),
             means=means,
             best=float(max(means.max(), expected.max())),
-            fails=_Failures.learn(features, space.features(history.stack(failed))) if failed else None,
+            fails=Failures.learn(features, space.features(history.stack(failed))) if failed else None,
         )
 
     def _kernel(self, history: History, mind: int, finished: list[int]) -> Kernel:
