@@ -27,7 +27,7 @@ def confirm(
     from beagle.wiring import begin_confirmation
     from evolve.confirm import Plan
 
-    folder = find_run(run)
+    folder = find_run(run, to_drive=True)
     changes = {"cpus": cpus, "gpus": gpus, "concurrent": concurrent, "address": address}
     given = {name: value for name, value in changes.items() if value is not None}
     state = begin_confirmation(folder, Plan(top, epochs, seeds), given, console.note)

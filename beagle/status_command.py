@@ -7,7 +7,7 @@ import typer
 
 from beagle import console
 
-Run = Annotated[Path, typer.Argument(help="Run folder, or its name under runs/.")]
+Run = Annotated[Path, typer.Argument(help="Run folder, its name under runs/, or its URL.")]
 
 
 def status(
@@ -19,6 +19,7 @@ def status(
     from beagle.folders import find_run
     from evolve.control import driver_of
     from evolve.journal import RunState, TrialState, fold, read_journal
+    from evolve.stored_run import run_label
 
     folder = find_run(run)
     state: RunState = fold(read_journal(folder / "journal.jsonl"))
@@ -41,7 +42,7 @@ def status(
         console.show_json(
             {
                 "run": state.name,
-                "folder": folder,
+                "folder": run_label(folder),
                 "budget": state.budget,
                 "finished": len(state.finished),
                 "failed": len(state.failed),

@@ -10,7 +10,7 @@ from beagle import console
 
 
 def stop(
-    run: Annotated[Path, typer.Argument(help="Run folder, or its name under runs/.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, its name under runs/, or its URL.")],
     now: Annotated[
         bool, typer.Option("--now", help="Do not let the running trials end their epoch.")
     ] = False,
@@ -21,6 +21,7 @@ def stop(
     from beagle.folders import CommandError, find_run
     from evolve.control import ask_to_stop, driver_of, forget_stop
     from evolve.journal import fold, read_journal
+    from evolve.stored_run import run_label
 
     folder = find_run(run)
     driver = driver_of(folder)
@@ -35,9 +36,10 @@ def stop(
         while driver_of(folder) == driver:
             time.sleep(0.3)
         forget_stop(folder)  # a driver that was killed meanwhile left it
+        folder = find_run(run)
     state = fold(read_journal(folder / "journal.jsonl"))
     if as_json:
-        values = {"run": folder, "asked": driver, "stopped": state.stopped, "told": state.told}
+        values = {"run": run_label(folder), "asked": driver, "stopped": state.stopped, "told": state.told}
         console.show_json({**values, "open": len(state.running), "budget": state.budget})
     elif wait:
         console.done(

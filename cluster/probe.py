@@ -16,9 +16,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cluster.spec import ClusterError
+from evolve.object_store import ObjectStore, StoreError, StoreUrl
 
 MARK = "beagle-probe:"
 CONNECT_S = 5.0
+STORE_S = 20.0
 VERSIONED = ("ray", "torch", "numpy")
 FREE_GB = 1.0
 
@@ -33,6 +35,7 @@ class Needs:
         urls: Servers that must answer, for example MLflow's.
         gpus: GPUs of one trial.
         versions: Of Beagle and its libraries on the submitting machine, by name; a trial's results depend on them.
+        stores: URLs of object stores in which it must be able to write and read.
     """
 
     paths: tuple[str, ...] = ()
@@ -40,6 +43,7 @@ class Needs:
     urls: tuple[str, ...] = ()
     gpus: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
+    stores: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -49,7 +53,7 @@ class Needs:
     def from_json(cls, text: str) -> "Needs":
         """The same back."""
         data = json.loads(text)
-        tuples = {name: tuple(data[name]) for name in ("paths", "writable", "urls")}
+        tuples = {name: tuple(data[name]) for name in ("paths", "writable", "urls", "stores")}
         return cls(**tuples, gpus=float(data["gpus"]), versions=dict(data["versions"]))
 
 
@@ -83,6 +87,8 @@ def findings(needs: Needs) -> list[str]:
         found += _not_writable(Path(folder), host)
     for url in needs.urls:
         found += not_answering(url, host)
+    for store in needs.stores:
+        found += _not_a_store(store, host)
     return found
 
 
@@ -113,6 +119,16 @@ def not_answering(url: str, host: str) -> list[str]:
             ":"
         )  # without user and password
         return [f"{shown} does not answer from {host} ({error}): is it a name that the cluster knows?"]
+
+
+def _not_a_store(text: str, host: str) -> list[str]:
+    try:
+        url = StoreUrl.parse(text)
+        if url is not None:
+            ObjectStore(url, STORE_S).check()
+    except StoreError as error:
+        return [f"on {host}: {error}"]
+    return []
 
 
 def read_findings(text: str) -> tuple[str, ...]:

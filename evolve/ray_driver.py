@@ -25,7 +25,8 @@ from evolve.ray_floor import CLEAN_S, Floor, WorkerRetiredError
 from evolve.ray_hooks import LedgerCallback, LedgerSearcher, LedgerStopper
 from evolve.ray_session import connected, nodes
 from evolve.resources import Resources
-from evolve.trainable import Assignment, Objective, run_trial
+from evolve.stored_trial import run_kept, store_variables
+from evolve.trainable import Assignment, Objective, Outcome, Report, run_trial
 from evolve.worker_state import BetweenTrials, ProcessState, clean_up, retire, retired
 
 __all__ = ["Resources", "run_evolution", "session_with_room"]
@@ -125,10 +126,14 @@ def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
 def _trainable(objective: Objective, between_trials: BetweenTrials | None, ledger: Ledger) -> Any:
     # What all trials have in common travels once, since Tune keeps several copies of every trial's configuration.
     settings = dict(ledger.state.header.get("settings", {}))
+    variables = store_variables(ledger.folder)
 
     def beagle_trial(config: dict[str, Any]) -> None:
         def report(epoch: int, metrics: dict[str, float]) -> None:
             tune.report({"epoch": epoch, "epoch_metrics": metrics})  # returns once the driver has judged it
+
+        def run(assignment: Assignment, report: Report) -> Outcome:
+            return run_trial(assignment, objective, report)
 
         if retired():
             raise WorkerRetiredError(retired())
@@ -138,7 +143,7 @@ def _trainable(objective: Objective, between_trials: BetweenTrials | None, ledge
         values = json.loads(config["assignment"])
         assignment = Assignment(**{**values, "settings": {**settings, **values["settings"]}})
         try:
-            outcome = run_trial(assignment, objective, report)
+            outcome = run_kept(assignment, report, run, variables)
         except SystemExit:  # so Tune ends the thread of a trial that was stopped, from within `report`
             retire(clean_up(before, between_trials))
             raise

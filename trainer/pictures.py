@@ -61,7 +61,9 @@ def draw_end(session: Session) -> None:
     curves = curves_at(match(truth.table, found), counts, np.linspace(0, 1, 501))
     draw_pr(folder / "pr_curve.png", curves, counts, names)
     draw_f1(folder / "f1_curve.png", curves, counts, names)
-    draw_confusion(folder / "confusion.png", confusion_matrix(truth.boxes, found, len(names)), names)
+    draw_confusion(
+        folder / "confusion.png", confusion_matrix(truth.boxes, found, len(names), truth.crowds), names
+    )
 
 
 def draw_batch(batch: Mapping[str, Any], names: Sequence[str]) -> Image:

@@ -155,6 +155,7 @@ def validate(
     split: str = "val",
     *,
     how: Measuring = MEASURING,
+    difficult: str = "learn",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure a checkpoint on a split of a data set.
@@ -164,6 +165,7 @@ def validate(
         data: What `dataset.load` reads.
         split: "train", "val" or "test".
         how: Batches, device and suppression.
+        difficult: As for `dataset.load`.
         progress: Called with ("evaluate", images done, images).
 
     Returns:
@@ -175,7 +177,7 @@ def validate(
     """
     where = choose_device(how.device)
     detector, names, image_size = load_detector(checkpoint, where)
-    dataset = load(data)
+    dataset = load(data, difficult=difficult)
     if dataset.names != names:
         raise TrainError(
             f"{checkpoint} knows the classes {', '.join(names)}, but {data} has {', '.join(dataset.names)}"
