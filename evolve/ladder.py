@@ -10,6 +10,7 @@ Source: Li et al. 2020, "A system for massively parallel hyperparameter tuning" 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 from evolve.space import EvolveError
@@ -36,7 +37,7 @@ class Ladder:
         Raises:
             EvolveError: rungs that do not rise from 1, or a reduction that lets all go on.
         """
-        rising = all(low < high for low, high in zip(self.rungs, self.rungs[1:], strict=False))
+        rising = all(low < high for low, high in pairwise(self.rungs))
         if not self.rungs or self.rungs[0] < 1 or not rising:
             words = ",".join(map(str, self.rungs))
             raise EvolveError(
