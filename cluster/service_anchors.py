@@ -68,7 +68,7 @@ async def _from_form(request: Request, settings: ServiceSettings) -> tuple[dict[
         name = Path((upload.filename or "").replace("\\", "/")).name[
             :200
         ]  # a name, whatever path it came with
-        if Path(name).suffix.lower() not in SUFFIXES or not name.isprintable():
+        if not name.lower().endswith(SUFFIXES) or not name.isprintable():
             raise BadFieldError(f"the file's name must end in one of {', '.join(SUFFIXES)}", "file")
         fields: dict[str, Any] = {key: value for key, value in form.items() if isinstance(value, str)}
         asked = _checked({**{key: _number(value) for key, value in fields.items()}, "path": _UPLOADED})

@@ -51,6 +51,10 @@ def add_errors(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)  # noqa: S101  (what it is registered for)
         return refusal(error.status_code, str(error.detail))
 
+    async def our_fault(_: Request, error: Exception) -> JSONResponse:
+        return refusal(500, f"this is a fault of the service ({type(error).__name__}): its log says more")
+
+    app.add_exception_handler(Exception, our_fault)
     for kind, _ in _STATUS:
         app.add_exception_handler(kind, refused)
     app.add_exception_handler(RequestValidationError, not_valid)

@@ -37,43 +37,52 @@ class _HastyProtocol(H11Protocol):
         super().connection_lost(exc)
 
 
-def serve(app: FastAPI, settings: ServiceSettings, ready: Callable[[str], None]) -> None:
-    """Serve until interrupted.
+class Server(uvicorn.Server):
+    """One server, which tells its address once it answers."""
 
-    Args:
-        app: What `build_app` gave.
-        settings: The same.
-        ready: Told the address once it answers.
+    def __init__(self, app: FastAPI, settings: ServiceSettings, ready: Callable[[str], None]) -> None:
+        """Nothing is listened to yet.
+
+        Args:
+            app: What `cluster.service.build_app` gave.
+            settings: The same.
+            ready: Told the address.
+        """
+        protocol = type("HastyProtocol", (_HastyProtocol,), {"header_seconds": settings.header_seconds})
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            http=protocol,
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=settings.connections,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=5,
+            h11_max_incomplete_event_size=1 << 15,
+            lifespan="on",
+        )
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Listen, and tell where."""
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+
+def serve(app: FastAPI, settings: ServiceSettings, ready: Callable[[str], None]) -> None:
+    """Serve until interrupted; arguments as `Server` has them.
 
     Raises:
         ClusterError: Nothing can listen there.
     """
-
-    class Told(uvicorn.Server):
-        async def startup(self, sockets: list[Any] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                host, port = self.servers[0].sockets[0].getsockname()[:2]
-                ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-
-    protocol = type("HastyProtocol", (_HastyProtocol,), {"header_seconds": settings.header_seconds})
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        http=protocol,
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=settings.connections,
-        timeout_keep_alive=15,
-        timeout_graceful_shutdown=5,
-        h11_max_incomplete_event_size=1 << 15,
-        lifespan="on",
-    )
     try:
-        Told(config).run()
+        Server(app, settings, ready).run()
     except SystemExit as error:  # how uvicorn says that it can't listen
         raise ClusterError(
             f"nothing can listen at {settings.host}:{settings.port}: choose another --port"

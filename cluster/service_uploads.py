@@ -4,10 +4,12 @@ What is taken: a CSV of shapes (`dataset.shapes_csv`), YOLO label files, Pascal 
 of these. A data.yaml is not read: it names paths of this machine.
 """
 
+import gzip
 import json
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,7 +26,8 @@ from dataset.shapes_csv import load_shapes
 
 Wh = NDArray[np.float64]
 
-SUFFIXES = (".csv", ".txt", ".xml", ".json", ".zip")
+SUFFIXES = (".csv", ".csv.gz", ".txt", ".xml", ".json", ".zip")
+_INNER = (".csv", ".txt", ".xml", ".json")
 _MOST_ENTRIES = 200_000
 _MOST_RATIO = 200.0  # label files shrink to a tenth or so; what shrinks to less than this is a bomb
 _LARGEST_XML = 1 << 20
@@ -72,8 +75,7 @@ def read_upload(path: Path, name: str, image_size: int, limits: Limits) -> Uploa
     Raises:
         ClusterError: It is none of the kinds, damaged, hostile, or holds no boxes; the message names the file in it.
     """
-    suffix = Path(name).suffix.lower()
-    if suffix not in SUFFIXES:
+    if not name.lower().endswith(SUFFIXES):
         raise ClusterError(f"{name}: a file must be one of {', '.join(SUFFIXES)}")
     found: list[Wh] = []
     notes: dict[str, None] = {}
@@ -91,6 +93,9 @@ def read_upload(path: Path, name: str, image_size: int, limits: Limits) -> Uploa
 
 def _files(path: Path, name: str, limits: Limits) -> Iterator[tuple[str, bytes]]:
     """Every label file of an upload, by its name."""
+    if name.lower().endswith(".gz"):
+        yield name[: -len(".gz")], _gunzip(path, name, limits)
+        return
     if not name.lower().endswith(".zip"):
         if path.stat().st_size > limits.expanded_bytes:
             raise ClusterError(f"{name}: it has more than {limits.expanded_bytes} bytes")
@@ -99,10 +104,24 @@ def _files(path: Path, name: str, limits: Limits) -> Iterator[tuple[str, bytes]]
     try:
         with zipfile.ZipFile(path) as archive:
             yield from _entries(archive, name, limits)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ClusterError(f"{name}: it can't be unpacked ({error})") from error
     except (OSError, ValueError) as error:
         raise ClusterError(f"{name}: it is damaged ({error})") from error
+
+
+def _gunzip(path: Path, name: str, limits: Limits) -> bytes:
+    pieces, left = [], min(limits.expanded_bytes, int(_MOST_RATIO * path.stat().st_size) + _READ)
+    try:
+        with gzip.open(path) as file:
+            while piece := file.read(_READ):
+                left -= len(piece)
+                if left < 0:
+                    raise ClusterError(f"{name}: it unpacks to too much")
+                pieces.append(piece)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ClusterError(f"{name}: it can't be unpacked ({error})") from error
+    return b"".join(pieces)
 
 
 def _entries(archive: zipfile.ZipFile, name: str, limits: Limits) -> Iterator[tuple[str, bytes]]:
@@ -129,7 +148,7 @@ def _labels_among(infos: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
     in_labels = any("labels" in path.parts[:-1] for _, path in paths)
     found = []
     for info, path in paths:
-        if path.suffix.lower() not in SUFFIXES[:-1] or path.name.startswith(".") or "__MACOSX" in path.parts:
+        if path.suffix.lower() not in _INNER or path.name.startswith(".") or "__MACOSX" in path.parts:
             continue
         if path.suffix.lower() == ".txt":
             kept = "labels" in path.parts[:-1] if in_labels else not _NO_LABELS.match(path.name)
