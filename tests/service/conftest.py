@@ -21,6 +21,11 @@ from evolve.ledger import Ledger
 from evolve.ray_driver import Resources
 from evolve.trainable import run_trial
 
+ANCHORS = [
+    [[10, 13], [16, 30], [33, 23]],
+    [[30, 61], [62, 45], [59, 119]],
+    [[116, 90], [156, 198], [373, 326]],
+]
 GENES = [Gene("lr0", 1e-5, 1e-1, start=0.01, log=True), Gene("mosaic", 0.0, 1.0, start=1.0)]
 
 
@@ -90,7 +95,17 @@ def write_header(journal: Journal, name: str, trials: int, **facts: Any) -> None
             "seed": 0,
             "space": Space(GENES).to_dict(),
             "search": {},
-            "settings": {"data": "digits", "model": "yolov5n", "epochs": 3, "anchors": [[[1, 2]], [[3, 4]]]},
+            "settings": {
+                "data": "digits",
+                "model": "yolov5n",
+                "epochs": 3,
+                "classes": 10,
+                "hyp": {},
+                "seed": 0,
+                "batch_size": 16,
+                "image_size": 64,
+                "anchors": ANCHORS,
+            },
             "resources": {"cpus": 1.0},
             "shapes": {"wh": [[1, 2]], "before": {"bpr": 0.5}, "after": {"bpr": 0.99}},
             **facts,
@@ -119,7 +134,7 @@ def write_trials(journal: Journal, count: int, first: int = 0, *, open_last: boo
                     "event": "tell", "trial": number, "status": status, "fitness": fitness,
                     "reason": "the loss is no number" if fitness is None else None,
                     "metrics": {}, "epochs": 3, "seconds": 1.5,
-                    "result": {"anchors": [[[1, 2]], [[3, 4]]], "best": "trials/gone/best.pt"},
+                    "result": {"anchors": ANCHORS, "best": "trials/gone/best.pt"},
                 }
             )  # fmt: skip
         search.tell(number, fitness)
@@ -155,7 +170,7 @@ def trials() -> Callable[..., None]:
 def exported_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with one trial that was really trained. Read only."""
     folder = tmp_path_factory.mktemp("runs") / "trained"
-    options = EvolveOptions("digits", "yolov5n", trials=2, epochs=1, batch_size=64, image_size=64)
+    options = EvolveOptions(data="digits", model="yolov5n", trials=2, epochs=1, batch_size=64, image_size=64)
     start_run(folder, options, Resources(), lambda _line: None)
     with Journal(folder / "journal.jsonl") as journal:
         ledger = Ledger(folder, journal)
