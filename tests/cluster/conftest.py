@@ -1,9 +1,12 @@
 """A place for jobs, and jobs that run for as long as a test wants."""
 
 import os
+import shutil
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -91,3 +94,97 @@ def in_every_job(tmp_path: Path) -> Callable[[str], dict[str, str]]:
         return {"PYTHONPATH": str(folder)}
 
     return environment
+
+
+SLURM_PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "srun")
+SLURM_CONFIGURATION = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller}
+SlurmUser=root
+AuthType=auth/none
+CredType=cred/none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SwitchType=switch/none
+MpiDefault=none
+ReturnToService=2
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,requeue_delay=0
+KillWait=5
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Slurm of one node with all of this machine's CPUs."""
+    with _slurm(tmp_path_factory.mktemp("slurm"), {"n1": os.cpu_count() or 1}):
+        yield
+
+
+@pytest.fixture
+def slurm_of_two(tmp_path: Path) -> Iterator[None]:
+    """A Slurm of two nodes with a CPU each: two daemons on this machine."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    with _slurm(folder, {"n1": 1, "n2": 1}):
+        yield
+
+
+@contextmanager
+def _slurm(folder: Path, nodes: dict[str, int]) -> Iterator[None]:
+    missing = [name for name in SLURM_PROGRAMS if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"Slurm is not installed here ({', '.join(missing)}): apt-get install slurm-wlm")
+    if os.geteuid() != 0:
+        pytest.skip("a private Slurm needs root, since slurmd starts jobs as their users")
+    for name in ("state", *(f"spool-{node}" for node in nodes)):
+        (folder / name).mkdir()
+    host, conf = socket.gethostname(), folder / "slurm.conf"
+    lines = [
+        f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={_free_port()} CPUs={cpus} RealMemory=2000 "
+        "State=UNKNOWN\n"
+        for node, cpus in nodes.items()
+    ]
+    text = SLURM_CONFIGURATION.format(host=host, controller=_free_port(), folder=folder)
+    conf.write_text(text.replace("PartitionName", "".join(lines) + "PartitionName"))
+    commands = [["slurmctld", "-D", "-c"], *(["slurmd", "-D", "-N", node] for node in nodes)]
+    with pytest.MonkeyPatch.context() as patch, (folder / "log").open("wb") as log:
+        patch.setenv("SLURM_CONF", str(conf))
+        daemons = [
+            subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True) for words in commands
+        ]
+        try:
+            _wait_for_idle(folder, len(nodes))
+            yield
+        finally:
+            for daemon in reversed(daemons):
+                daemon.terminate()
+                daemon.wait(30)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for_idle(folder: Path, nodes: int) -> None:
+    end = time.monotonic() + 30
+    while True:
+        told = subprocess.run(
+            ["sinfo", "--noheader", "--Node", "--format=%T"], capture_output=True, text=True, check=False
+        )
+        if told.stdout.split().count("idle") == nodes:
+            return
+        if time.monotonic() > end:
+            pytest.skip(f"Slurm does not start here: {(folder / 'log').read_text()[-300:]}")
+        time.sleep(0.2)
