@@ -1,9 +1,7 @@
 """Jobs on Kubernetes with the KubeRay operator, through kubectl."""
 
 import json
-import shutil
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -11,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from cluster.kubernetes_manifest import KubernetesSettings, environment_secret, native_name, rayjob
-from cluster.remote_record import RemoteRecord, load_remote, open_folder, remote_ids
+from cluster.record import STOP
+from cluster.remote_place import RemotePlace
+from cluster.remote_record import RemoteRecord, load_remote
 from cluster.spec import ClusterError, JobInfo, JobSpec, JobStatus
 
-MANIFEST, STOP = "rayjob.json", "stop"
+MANIFEST = "rayjob.json"
 ANSWER_S = 60.0
-LOOK_AGAIN_S = 2.0
 # By the operator's account of the deployment, then by Ray's own of the job.
 DEPLOYMENT: dict[str, JobStatus] = {
     "Complete": "done",
@@ -32,14 +31,18 @@ DEPLOYMENT: dict[str, JobStatus] = {
 }
 
 
-class KubernetesSubmitter:
+class KubernetesSubmitter(RemotePlace):
     """Jobs as RayJobs: each gets a Ray cluster of its own, which is taken down when it has ended.
 
     Data and run folders are on the claim that all pods mount; the folder of jobs stays on this machine.
     """
 
+    name = "kubernetes"
+    holder = "Kubernetes"
+    look_again_s = 2.0
+
     def __init__(self, folder: Path, settings: KubernetesSettings | None = None) -> None:
-        self.folder = folder.absolute()
+        super().__init__(folder)
         self.settings = settings or KubernetesSettings()
 
     def submit(self, spec: JobSpec) -> str:
@@ -48,23 +51,15 @@ class KubernetesSubmitter:
         Raises:
             ClusterError: Kubernetes refuses it (its own words are shown), or it can't be written down.
         """
-        job = open_folder(self.folder, spec)
-        native = native_name(job.name, uuid.uuid4().hex[:5])
-        try:
+        with self._new_job(spec) as job:
+            native = native_name(job.name, uuid.uuid4().hex[:5])
             manifest = rayjob(spec, self.settings, native)
             (job / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
             if spec.environment:
                 self._kubectl("apply", "-f", "-", given=environment_secret(spec, self.settings, native))
             self._kubectl("apply", "-f", "-", given=manifest)
-            RemoteRecord.of(job, "kubernetes", native, spec, self.settings.to_dict()).save(job)
-        except (ClusterError, OSError) as error:
-            shutil.rmtree(job, ignore_errors=True)
-            raise ClusterError(f"the job can't be submitted: {error}") from error
+            RemoteRecord.of(job, self.name, native, spec, self.settings.to_dict()).save(job)
         return job.name
-
-    def list(self) -> tuple[JobInfo, ...]:
-        """All jobs of Kubernetes that were submitted from here, oldest first."""
-        return tuple(self.status(job_id) for job_id in remote_ids(self.folder, "kubernetes"))
 
     def status(self, job_id: str) -> JobInfo:
         """How a job stands.
@@ -132,24 +127,10 @@ class KubernetesSubmitter:
             if process.wait():
                 raise ClusterError(_last_line(said) or "kubectl can't show the log")
 
-    def stop(self, job_id: str, patience_s: float = 60.0) -> JobInfo:
-        """Suspend a job: Ray interrupts the command, and its pods are taken down.
-
-        Raises:
-            ClusterError: There is no such job, or it does not end.
-        """
-        info = self.status(job_id)
-        if info.status not in ("queued", "running"):
-            return info
-        (self.folder / job_id / STOP).touch()
+    def _interrupt(self, info: JobInfo, patience_s: float) -> None:
+        """By a suspension: Ray interrupts the command, and its pods are taken down."""
         change = json.dumps({"spec": {"suspend": True}})
         self._kubectl("patch", "rayjob", info.native_id, "--type=merge", f"--patch={change}")
-        end = time.monotonic() + patience_s + ANSWER_S
-        while (info := self.status(job_id)).status in ("queued", "running"):
-            if time.monotonic() > end:
-                raise ClusterError(f"{job_id} does not end: Kubernetes still holds RayJob {info.native_id}")
-            time.sleep(LOOK_AGAIN_S)
-        return info
 
     def _words(self, *words: str) -> tuple[str, ...]:
         context = [f"--context={self.settings.context}"] if self.settings.context else []

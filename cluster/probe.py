@@ -1,7 +1,7 @@
 """What a worker can reach, looked at from there before anything is trained.
 
-Run as `python -m cluster.probe NEEDS` on the machine in question, where NEEDS is JSON; it prints one line, MARK and
-a JSON list of what is lacking.
+Run as `python -m cluster.probe [--environment FILE] NEEDS` on the machine in question, where NEEDS is JSON; it
+prints one line, MARK and a JSON list of what is lacking.
 """
 
 import importlib.metadata
@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cluster.record import take_environment
 from cluster.spec import ClusterError
 from evolve.object_store import ObjectStore, StoreError, StoreUrl
 
@@ -143,5 +144,21 @@ def read_findings(text: str) -> tuple[str, ...]:
     raise ClusterError(f"the look at a worker brought no answer, but {text.strip()[-200:]!r}")
 
 
+def main(words: list[str]) -> None:
+    """What the module does when it is run; a job's variables are in the file behind `--environment`."""
+    unread: list[str] = []
+    if words[0] == "--environment":
+        path, words = Path(words[1]), words[2:]
+        try:
+            take_environment(path)
+        except OSError as error:
+            host = socket.gethostname()
+            unread.append(
+                f"{path.parent} can't be read on {host} ({error.strerror}), so a job can't be given variables "
+                "(--env): submit from a folder on storage that all machines share"
+            )
+    sys.stdout.write(MARK + json.dumps(unread + findings(Needs.from_json(words[0]))) + "\n")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(MARK + json.dumps(findings(Needs.from_json(sys.argv[1]))) + "\n")
+    main(sys.argv[1:])
