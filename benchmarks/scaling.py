@@ -10,6 +10,7 @@ several lengths of trials; and with a journal in an object store, where a trial 
 
 import argparse
 import itertools
+import json
 import os
 import resource
 import tempfile
@@ -35,10 +36,11 @@ class Measured:
     """What a run of real workers showed.
 
     Attributes:
-        workers: How many there were.
+        workers: How many trials ran at once at most.
+        seen: Processes that ran them; more where one was given up and another came.
         trials: How many ended.
         sleep_s: Of each trial.
-        start_s: From the driver's begin until all workers had begun their first trial.
+        start_s: From the driver's begin until 95 % of the workers were at work at once.
         window_s: From then until the last trial was handed out, when there was work for all.
         share: Of the workers' time in the window that they spent in trials; 1 is ideal.
         gap_s: Between the end of a trial and its worker's next one: median and 99 %.
@@ -47,6 +49,7 @@ class Measured:
     """
 
     workers: int
+    seen: int
     trials: int
     sleep_s: float
     start_s: float
@@ -59,15 +62,15 @@ class Measured:
     def row(self) -> str:
         """As a line of the table."""
         return (
-            f"{self.workers} | {self.trials} x {self.sleep_s:g} s | {self.share:.2%} | {self.gap_s[0]:.3f} s | "
-            f"{self.gap_s[1]:.3f} s | {1000 * self.driver_cpu_s:.1f} ms | {self.start_s:.0f} s | "
-            f"{self.window_s:.0f} s | {self.memory_gb:.1f} GB"
+            f"{self.workers} | {self.seen} | {self.trials} x {self.sleep_s:g} s | {self.share:.2%} | "
+            f"{self.gap_s[0]:.3f} s | {self.gap_s[1]:.3f} s | {1000 * self.driver_cpu_s:.1f} ms | "
+            f"{self.start_s:.0f} s | {self.window_s:.0f} s | {self.memory_gb:.1f} GB"
         )
 
 
 HEAD = (
-    "workers | trials | share of ideal | between trials, median | 99 % | driver's CPU a trial | until all began | "
-    "measured for | memory"
+    "workers | processes | trials | share of ideal | between trials, median | 99 % | driver's CPU a trial | "
+    "until nearly all worked | measured for | memory"
 )
 
 
@@ -109,6 +112,24 @@ class Memory:
         return self.most / 1e9
 
 
+def begins(spans: list[list[tuple[float, float]]], count: float) -> float:
+    """The first moment at which so many trials ran at once.
+
+    Args:
+        spans: Of each process, begin and end of its trials.
+        count: Of trials.
+    """
+    moments = sorted(
+        [(a, 1) for each in spans for a, _ in each] + [(b, -1) for each in spans for _, b in each]
+    )
+    running = 0
+    for moment, change in moments:
+        running += change
+        if running >= count:
+            return moment
+    raise SystemExit(f"never {count:g} trials ran at once")
+
+
 def real(workers: int, trials: int, sleep_s: float) -> Measured:
     """Run so many trials on so many real workers."""
     ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False)
@@ -128,17 +149,21 @@ def real(workers: int, trials: int, sleep_s: float) -> Measured:
         ray.shutdown()
     after = resource.getrusage(resource.RUSAGE_SELF)
     used = after.ru_utime + after.ru_stime - cpu.ru_utime - cpu.ru_stime
+    Path(tempfile.gettempdir(), f"scaling-{workers}.json").write_text(
+        json.dumps({"asked": asked, "begun": begun, "results": [trial.result for trial in state.finished]})
+    )
     spans: dict[int, list[tuple[float, float]]] = {}
     for trial in state.finished:
         first, last = trial.result["span"]
         spans.setdefault(trial.result["pid"], []).append((first, last))
     ordered = [sorted(each) for each in spans.values()]
-    start = sorted(each[0][0] for each in ordered)[workers - 1]
+    start = begins(ordered, 0.95 * workers)
     end = max(asked)
     inside = sum(max(min(b, end) - max(a, start), 0.0) for each in ordered for a, b in each)
     gaps = [b[0] - a[1] for each in ordered for a, b in itertools.pairwise(each) if a[1] >= start]
     return Measured(
         workers=workers,
+        seen=len(ordered),
         trials=len(state.finished),
         sleep_s=sleep_s,
         start_s=start - begun,

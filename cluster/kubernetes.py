@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.kubernetes_manifest import KubernetesSettings, environment_secret, native_name, rayjob
+from cluster.probe import Needs, too_many_gpus
 from cluster.record import STOP
 from cluster.remote_place import RemotePlace
 from cluster.remote_record import RemoteRecord, load_remote
@@ -60,6 +61,61 @@ class KubernetesSubmitter(RemotePlace):
             self._kubectl("apply", "-f", "-", given=manifest)
             RemoteRecord.of(job, self.name, native, spec, self.settings.to_dict()).save(job)
         return job.name
+
+    def check(self, spec: JobSpec, needs: Needs) -> tuple[str, ...]:
+        """What stands in a job's way, one line each: what the cluster itself says, asked without starting anything.
+
+        Whether the pods will find the data and the run folder is not looked at: that would need the image. The claim
+        on which they are is.
+
+        Args:
+            spec: The job.
+            needs: What it needs to find.
+        """
+        found = too_many_gpus(needs, spec.resources.gpus)
+        manifest = rayjob(spec, self.settings, native_name(spec.name, "check"))
+        try:
+            self._kubectl("apply", "--dry-run=server", "-f", "-", given=manifest)
+        except ClusterError as error:
+            if 'no matches for kind "RayJob"' in str(error):
+                return (
+                    *found,
+                    f"the cluster has no KubeRay operator, which runs RayJobs: install it ({error})",
+                )
+            return (*found, f"Kubernetes would not start it: {error}")
+        if self.settings.claim:
+            found += self._not_claimed(self.settings.claim)
+        return (*found, *self._without_gpus(spec.resources.gpus))
+
+    def _not_claimed(self, claim: str) -> list[str]:
+        try:
+            told = json.loads(self._kubectl("get", "pvc", claim, "-o", "json"))
+        except ClusterError as error:
+            return [f"the claim {claim} can't be mounted: {error}"]
+        phase, modes = told.get("status", {}).get("phase"), told.get("spec", {}).get("accessModes", [])
+        found = (
+            [] if phase == "Bound" else [f"the claim {claim} must be bound to a volume, but it is {phase}"]
+        )
+        if "ReadWriteMany" not in modes:
+            found.append(
+                f"the claim {claim} must be ReadWriteMany, since all pods write, but it is {', '.join(modes)}"
+            )
+        return found
+
+    def _without_gpus(self, gpus: int) -> list[str]:
+        if not gpus:
+            return []
+        try:
+            nodes = json.loads(self._kubectl("get", "nodes", "-o", "json"))["items"]
+        except ClusterError:
+            return []  # few users may look at nodes; then the scheduler will say it
+        most = max((int(_allocatable(node)) for node in nodes), default=0)
+        if most >= gpus:
+            return []
+        return [
+            f"a worker asks for {gpus} GPUs, but no node has more than {most}: ask for less (--no-check where the "
+            "cluster adds nodes by itself)"
+        ]
 
     def status(self, job_id: str) -> JobInfo:
         """How a job stands.
@@ -156,6 +212,10 @@ class KubernetesSubmitter(RemotePlace):
         if done.returncode:
             raise ClusterError(_last_line(done.stderr) or f"kubectl ended with exit code {done.returncode}")
         return done.stdout
+
+
+def _allocatable(node: dict[str, Any]) -> str:
+    return str(node.get("status", {}).get("allocatable", {}).get("nvidia.com/gpu", "0"))
 
 
 def _last_line(text: str) -> str:

@@ -93,6 +93,22 @@ def findings(needs: Needs) -> list[str]:
     return found
 
 
+def too_many_gpus(needs: Needs, per_node: int) -> list[str]:
+    """One line where a trial asks for more GPUs than a machine of the job has, since it never spans two."""
+    if needs.gpus <= per_node:
+        return []
+    return [
+        f"a trial asks for {needs.gpus:g} GPUs, but a machine of the job has {per_node}: give --gpus before the --, "
+        "too"
+    ]
+
+
+def gpus_here() -> int:
+    """NVIDIA GPUs that this machine's driver knows; 0 without one."""
+    folder = Path("/proc/driver/nvidia/gpus")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
 def _not_writable(folder: Path, host: str) -> list[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cluster.probe import Needs, findings
+from cluster.probe import Needs, findings, too_many_gpus
 from cluster.record import STOP
 from cluster.remote_place import RemotePlace
 from cluster.remote_record import RemoteRecord, load_remote
@@ -72,7 +72,8 @@ class SlurmSubmitter(RemotePlace):
             needs: What it needs to find.
         """
         script = sbatch_script(spec, self.settings, self.folder / "check", sys.executable)
-        found = findings(replace(needs, versions={}))
+        found = too_many_gpus(needs, spec.resources.gpus) if not self.settings.gres else []
+        found += findings(replace(needs, versions={}))
         try:
             _call("sbatch", "--test-only", given=script)
         except ClusterError as error:
