@@ -100,6 +100,9 @@ def evolve(
     pipeline: Annotated[
         str, typer.Option("--pipeline", help="Augment on the cpu, the device, or auto: a GPU with room.")
     ] = "auto",
+    difficult: Annotated[
+        str, typer.Option("--difficult", help="VOC objects called difficult: learn, or ignore.")
+    ] = "learn",
     cpus: Annotated[float, typer.Option("--cpus", help="CPUs per trial.")] = 1.0,
     gpus: Annotated[float, typer.Option("--gpus", help="GPUs per trial; 0.5 lets two share one.")] = 0.0,
     concurrent: Annotated[int | None, typer.Option("--concurrent", help="Most trials at once.")] = None,
@@ -160,6 +163,7 @@ def evolve(
             "rect": rect,
             "multi_scale": multi_scale,
             "pipeline": pipeline,
+            "difficult": difficult,
             "weights": str(Path(weights).resolve()) if weights else None,
         },
         seed=seed,
@@ -189,7 +193,7 @@ def gene_names(text: str) -> tuple[str, ...]:
 NOT_OF_A_COMMAND = (
     *("anchors", "optimizer", "schedule", "weights", "workers"),
     *("activation", "attention", "dropblock", "anchors_from", "loss", "box_loss", "assignment"),
-    *("cache", "rect", "multi_scale", "pipeline"),
+    *("cache", "rect", "multi_scale", "pipeline", "difficult"),
 )
 
 
