@@ -100,6 +100,9 @@ def evolve(
     pipeline: Annotated[
         str, typer.Option("--pipeline", help="Augment on the cpu, the device, or auto: a GPU with room.")
     ] = "auto",
+    difficult: Annotated[
+        str, typer.Option("--difficult", help="VOC objects called difficult: learn, or ignore.")
+    ] = "learn",
     cpus: Annotated[float, typer.Option("--cpus", help="CPUs per trial.")] = 1.0,
     gpus: Annotated[float, typer.Option("--gpus", help="GPUs per trial; 0.5 lets two share one.")] = 0.0,
     concurrent: Annotated[int | None, typer.Option("--concurrent", help="Most trials at once.")] = None,
@@ -109,7 +112,9 @@ def evolve(
     ] = None,
     silence: Silence = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/evolve by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder, or s3://BUCKET/NAME; runs/evolve by default.")
+    ] = None,
     go_on: Annotated[
         bool,
         typer.Option("--resume", help="Go on with the run in --out where there is one, as it was begun."),
@@ -117,16 +122,17 @@ def evolve(
     as_json: Json = False,
 ) -> None:
     """Evolve hyperparameters: many full trainings, bred from the best."""
-    from beagle.folders import CommandError, unused_folder
+    from beagle.folders import CommandError, has_run, run_folder, unused_folder
     from beagle.genes import load_hyp
     from beagle.wiring import EvolveOptions, start_run
     from evolve.ray_driver import session_with_room
     from evolve.resources import Resources
+    from evolve.stored_run import run_label
 
     model = changed_model(model, activation, attention, dropblock, anchors_from)
-    folder = out or unused_folder(Path("runs"), "evolve")
-    if go_on and (folder / "journal.jsonl").is_file():
-        resume(folder, as_json=as_json)
+    folder = unused_folder(Path("runs"), "evolve") if out is None else run_folder(out)
+    if out is not None and go_on and has_run(folder):
+        resume(out, as_json=as_json)
         return
     resources = Resources(cpus, gpus, concurrent, retries, address, silence)
     if trainer is not None:
@@ -157,6 +163,7 @@ def evolve(
             "rect": rect,
             "multi_scale": multi_scale,
             "pipeline": pipeline,
+            "difficult": difficult,
             "weights": str(Path(weights).resolve()) if weights else None,
         },
         seed=seed,
@@ -172,7 +179,7 @@ def evolve(
             check=lambda: stack.enter_context(session_with_room(resources)),
         )
         console.err.print(
-            f"evolving {model} on {data}: {trials} trials of {epochs} epochs in {folder} "
+            f"evolving {model} on {data}: {trials} trials of {epochs} epochs in {run_label(folder)} "
             f"(anchors reach {found.after.bpr:.4f} of the boxes)"
         )
         finish(folder, as_json=as_json)
@@ -186,7 +193,7 @@ def gene_names(text: str) -> tuple[str, ...]:
 NOT_OF_A_COMMAND = (
     *("anchors", "optimizer", "schedule", "weights", "workers"),
     *("activation", "attention", "dropblock", "anchors_from", "loss", "box_loss", "assignment"),
-    *("cache", "rect", "multi_scale", "pipeline"),
+    *("cache", "rect", "multi_scale", "pipeline", "difficult"),
 )
 
 
@@ -195,6 +202,7 @@ def _evolve_command(context: typer.Context, folder: Path, resources: "Resources"
     from beagle.command_run import CommandOptions, start_command_run
     from beagle.folders import CommandError
     from evolve.ray_driver import session_with_room
+    from evolve.stored_run import run_label
 
     # By name: typer brings its own copy of the enumeration.
     given = {
@@ -234,13 +242,13 @@ def _evolve_command(context: typer.Context, folder: Path, resources: "Resources"
         )
         console.err.print(
             f"evolving {settings['trainer']['name']}: {options.trials} trials of {settings['epochs']} epochs "
-            f"in {folder}"
+            f"in {run_label(folder)}"
         )
         finish(folder, as_json=as_json)
 
 
 def resume(
-    run: Annotated[Path, typer.Argument(help="Run folder, or its name under runs/.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, its name under runs/, or its URL.")],
     trials: Annotated[int | None, typer.Option("--trials", help="New budget, more than before.")] = None,
     cpus: Annotated[float | None, typer.Option("--cpus", help="CPUs per trial from now on.")] = None,
     gpus: Annotated[float | None, typer.Option("--gpus", help="GPUs per trial from now on.")] = None,
@@ -254,7 +262,7 @@ def resume(
     from beagle.folders import find_run
     from beagle.wiring import reopen_run
 
-    folder = find_run(run)
+    folder = find_run(run, to_drive=True)
     changes: dict[str, float | str | None] = {"cpus": cpus, "gpus": gpus, "concurrent": concurrent}
     changes |= {"retries": retries, "address": address, "silence_s": silence}
     state = reopen_run(folder, trials, {name: value for name, value in changes.items() if value is not None})
@@ -267,17 +275,20 @@ def resume(
 
 def finish(folder: Path, *, as_json: bool) -> "RunState":
     """Drive a run to its end and say what came of it."""
+    from beagle.folders import tracking_folder
     from beagle.live import drive_live
     from beagle.wiring import drive
+    from evolve.stored_run import run_label
     from evolve.tracking import default_store
 
-    store = default_store(folder.parent)
+    store = default_store(tracking_folder(folder))
+    run = run_label(folder)
     state = drive_live(folder, store, lambda listen: drive(folder, listen))
     best, start = state.best(), state.trials.get(0)
     if as_json:
         console.show_json(
             {
-                "run": folder,
+                "run": run,
                 "finished": len(state.finished),
                 "failed": len(state.failed),
                 "stopped": state.stopped,
@@ -292,7 +303,7 @@ def finish(folder: Path, *, as_json: bool) -> "RunState":
     if state.stopped:
         console.done(
             f"stopped: {state.told} of {state.budget} trials are done, {len(state.running)} to go on with "
-            f"(`beagle resume {folder}`)"
+            f"(`beagle resume {run}`)"
         )
     if best is not None:
         gain = f", the default's is {start.fitness:.4f}" if start and start.fitness is not None else ""
@@ -300,5 +311,5 @@ def finish(folder: Path, *, as_json: bool) -> "RunState":
     console.out.print(f"report   {folder / 'report.html'}")
     shown = store.uri if store.uri.startswith("http") else f"mlflow ui --backend-store-uri {store.uri}"
     console.out.print(f"MLflow   {shown}")
-    console.out.print(f"export   beagle export {folder} --to production")
+    console.out.print(f"export   beagle export {run} --to production")
     return state

@@ -30,7 +30,7 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write the best configuration: hyperparameters, model with anchors, data, weights, command, provenance."""
-    from beagle.folders import find_run
+    from beagle.folders import find_run, tracking_folder
     from beagle.production import Wanted, export_best
 
     folder = find_run(run)
@@ -40,7 +40,7 @@ def export(
         from evolve.registry import register_export
         from evolve.tracking import default_store
 
-        version = register_export(folder, target, register, default_store(folder.parent))
+        version = register_export(folder, target, register, default_store(tracking_folder(folder)))
     if as_json:
         files = sorted(path.name for path in target.iterdir())
         console.show_json({"folder": target, "files": files, "version": version})

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from beagle.folders import unused_folder
 from cluster.probe import Needs, versions_here
+from evolve.object_store import StoreUrl
 
 WITH_DATA = ("evolve", "train")
 
@@ -35,25 +36,41 @@ def needs_of(words: tuple[str, ...], folder: Path) -> Needs:
         words: What follows `beagle`.
         folder: From which relative paths are meant.
     """
-    paths, writable = [], []
-    if words[0] in WITH_DATA and len(words) > 1 and not words[1].startswith("-"):
-        data = folder / Path(words[1]).expanduser()
-        if words[1] != "digits" or data.exists():
+    paths: list[str] = []
+    writable: list[str] = []
+    stores: list[str] = []
+    given = words[1] if len(words) > 1 and not words[1].startswith("-") else None
+    if words[0] in WITH_DATA and given is not None:
+        data = folder / Path(given).expanduser()
+        if given != "digits" or data.exists():
             paths.append(str(data))
-    if words[0] == "resume" and len(words) > 1 and not words[1].startswith("-"):
-        paths.append(str(folder / words[1]))
-    if (weights := option(words, "--weights")) is not None:
-        paths.append(str(folder / weights))
+    if words[0] == "resume" and given is not None:
+        (paths if StoreUrl.parse(given) is None else stores).append(_absolute(given, folder))
+    files = {name: option(words, name) for name in ("--weights", "--hyp", "--space", "--trainer")}
+    paths += [
+        str(folder / file)
+        for name, file in files.items()
+        if file is not None and (name != "--trainer" or file.endswith((".yaml", ".yml")))
+    ]
     if words[0] in WITH_DATA:
-        writable.append(str((folder / (option(words, "--out") or "runs/x")).parent))
+        out = option(words, "--out") or "runs/x"
+        if StoreUrl.parse(out) is None:
+            writable.append(str((folder / out).parent))
+        else:
+            stores.append(out)
     store = os.environ.get("MLFLOW_TRACKING_URI", "")
     return Needs(
         paths=tuple(paths),
         writable=tuple(writable),
+        stores=tuple(stores),
         urls=(store,) if store.startswith("http") else (),
         gpus=_number(option(words, "--gpus")),
         versions=versions_here(),
     )
+
+
+def _absolute(source: str, folder: Path) -> str:
+    return source if StoreUrl.parse(source) else str(folder / source)
 
 
 def _number(text: str | None) -> float:

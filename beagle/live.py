@@ -13,7 +13,8 @@ from rich.table import Table
 from beagle import console
 from evolve.journal import Event, RunState, TrialState
 from evolve.space import EvolveError
-from evolve.tracking import LiveMirror, Store
+from evolve.stored_run import publish, run_label
+from evolve.tracking import ANCHOR_PICTURE, LiveMirror, Store
 from evolve.wording import duration
 
 REFRESH_S = 0.4  # a thousand trials report faster than anyone reads
@@ -59,11 +60,12 @@ def drive_live(
     finally:
         try:
             write_report(folder)
+            publish(folder, "report.html", ANCHOR_PICTURE)
         except EvolveError as error:
             console.note(f"no report: {error}")
         problem = mirror.close()
         if problem is not None:
-            console.note(f"{problem} (`beagle sync {folder}` fills in what is missing)")
+            console.note(f"{problem} (`beagle sync {run_label(folder)}` fills in what is missing)")
     return state
 
 

@@ -10,7 +10,7 @@ from beagle import console
 
 
 def stop(
-    run: Annotated[Path, typer.Argument(help="Run folder, or its name under runs/.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, its name under runs/, or its URL.")],
     now: Annotated[
         bool, typer.Option("--now", help="Do not let the running trials end their epoch.")
     ] = False,
@@ -18,16 +18,17 @@ def stop(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Stop a run: its trials end their epoch and keep their checkpoints, and `beagle resume` goes on with them."""
-    from beagle.folders import CommandError, find_run
+    from beagle.folders import CommandError, as_given, find_run
     from evolve.control import ask_to_stop, driver_of, forget_stop
     from evolve.journal import fold, read_journal
+    from evolve.stored_run import run_label
 
     folder = find_run(run)
     driver = driver_of(folder)
     if driver is None:
         state = fold(read_journal(folder / "journal.jsonl"))
         done = state.told >= state.budget
-        hint = "it has used up its trials" if done else f"`beagle resume {run}` goes on with it"
+        hint = "it has used up its trials" if done else f"`beagle resume {as_given(run)}` goes on with it"
         raise CommandError(f"{state.name}: nobody drives this run, so there is nothing to stop ({hint})")
     ask_to_stop(folder, "now" if now else "gently")
     if wait:
@@ -35,14 +36,15 @@ def stop(
         while driver_of(folder) == driver:
             time.sleep(0.3)
         forget_stop(folder)  # a driver that was killed meanwhile left it
+        folder = find_run(run)
     state = fold(read_journal(folder / "journal.jsonl"))
     if as_json:
-        values = {"run": folder, "asked": driver, "stopped": state.stopped, "told": state.told}
+        values = {"run": run_label(folder), "asked": driver, "stopped": state.stopped, "told": state.told}
         console.show_json({**values, "open": len(state.running), "budget": state.budget})
     elif wait:
         console.done(
             f"{state.name} stopped: {state.told} of {state.budget} trials are done, {len(state.running)} "
-            f"to go on with (`beagle resume {run}`)"
+            f"to go on with (`beagle resume {as_given(run)}`)"
         )
     else:
         console.done(f"asked process {driver} to stop {state.name}")

@@ -22,6 +22,7 @@ from beagle.genes import build_space
 from beagle.production import provenance
 from beagle.run_header import begin_run
 from beagle.searching import search_header
+from beagle.setting_genes import check_setting_genes, overlaid
 from evolve.command_trainable import TRAINER, run_command
 from evolve.journal import Journal, RunState, fold, read_journal
 from evolve.ledger import OnEvent
@@ -103,7 +104,7 @@ def start_run(
         ValueError: Whatever the rooms refuse; nothing is written then.
     """
     check_new_folder(folder)
-    space = build_space(options.genes, options.space, options.hyp)
+    space = build_space(options.genes, options.space, options.hyp, options.training)
     inputs = load_inputs(options.data, options.model, options.image_size, note)
     data, image_size = inputs.data, inputs.image_size
     training = {
@@ -118,6 +119,7 @@ def start_run(
     }
     # Refused now rather than in every trial.
     config = TrainConfig.from_dict({**training, "out": str(folder), "devices": devices_of(resources.gpus)})
+    check_setting_genes(space.genes, {**training, "out": str(folder)})
     if config.weights and not Path(config.weights).is_file():
         raise CommandError(f"{config.weights}: there are no such weights to start from")
     fitted = fit_anchors(inputs, mode=options.anchors, hyp=options.hyp, seed=options.seed)
@@ -241,7 +243,7 @@ def train_detector(assignment: Assignment, report: Report) -> Outcome:
     if not resume and out.exists():
         shutil.rmtree(out)  # an attempt that died before its first checkpoint leaves nothing to go on from
     settings = {key: value for key, value in assignment.settings.items() if key != "classes"}
-    settings |= {"hyp": {**settings["hyp"], **assignment.config}, "out": str(out), "resume": resume}
+    settings = overlaid(settings, assignment.config) | {"out": str(out), "resume": resume}
     if "anchors" in assignment.config:
         settings["anchors"] = "auto"  # the gene asks for a number per level, so each trial fits its own
     devices = devices_of(assignment.gpus)  # several GPUs of a trial share each batch

@@ -1,11 +1,16 @@
 """The loader: mosaic batches per second of one core, from real JPEGs, beside the published order done plainly.
 
-    python -m benchmarks.training [--data ../shared/data/bccd] [--batches 6] [--size 640]
+    python -m benchmarks.training [--data ../shared/data/bccd] [--rounds 5] [--size 640]
 
 Plainly: each sample reads its four images, resizes each, pastes them on a canvas of twice the size, warps the whole
-canvas, blends with a second mosaic if mixup asks for it, then HSV by tables, flips, planes. Both sides have the same
-hyperparameters, take turns, and are measured in CPU seconds of one thread, medians of several batches. "files"
-decodes every image each time; "memory" has decoded images in memory, as Beagle does by default from the second epoch.
+canvas, blends with a second mosaic if mixup asks for it, then HSV by tables, flips, planes. It reads each image each
+time, as the published default does. Both sides have the same hyperparameters, take turns, and are measured in CPU
+seconds of one thread; medians of several rounds, each of one first epoch and three batches of the others.
+
+- first: Beagle by default in its first epoch, when each image is decoded once and kept;
+- later: Beagle by default in all later epochs;
+- off: Beagle when it keeps nothing (--cache off), and decodes each image each time as the plain one does;
+- kept: both with all images decoded in memory before.
 
     python -m benchmarks.training --sharing
 
@@ -138,50 +143,76 @@ class PlainLoader:
 
 def race(
     makers: dict[str, Callable[[list[Draw]], object]], images: int, size: int, batches: int
-) -> dict[str, float]:
-    """Median CPU seconds of a batch of each, taking turns; the first batch of each is not counted."""
+) -> dict[str, list[float]]:
+    """CPU seconds of batches of each, taking turns."""
     spent: dict[str, list[float]] = {name: [] for name in makers}
     rng = np.random.default_rng(0)
-    for turn in range(batches + 1):
+    for turn in range(batches):
         draws = [Draw(int(index), turn, (size, size)) for index in rng.integers(images, size=BATCH)]
         for name, make in makers.items():
             start = time.process_time()
             make(draws)
-            if turn:
-                spent[name].append(time.process_time() - start)
-    return {name: float(np.median(times)) for name, times in spent.items()}
+            spent[name].append(time.process_time() - start)
+    return spent
 
 
-def race_loaders(split: Split, size: int, batches: int) -> None:
-    cv2.setNumThreads(1)
-    print(
-        f"{len(split)} images, {size} px, batches of {BATCH}, OpenCV {cv2.__version__}; batches per CPU second"
+def first_epoch(split: Split, size: int, hyp: Hyperparameters, seed: int) -> float:
+    """CPU seconds of a batch in the first epoch of a training that keeps its images as it goes."""
+    samples = DetectionSet(split, size, hyp, True, cache="ram")
+    order = np.random.default_rng(seed).permutation(len(split)).tolist()
+    maker, start = BatchMaker(samples), time.process_time()
+    for first in range(0, len(order), BATCH):
+        maker.make([Draw(index, seed, (size, size)) for index in order[first : first + BATCH]])
+    return (time.process_time() - start) / (len(order) / BATCH)
+
+
+def race_case(split: Split, size: int, hyp: Hyperparameters, rounds: int) -> dict[str, float]:
+    """Median CPU seconds of a batch of each; every round has a first epoch and a few batches of all the others."""
+    spent: dict[str, list[float]] = {}
+    cold, (plain, kept) = (
+        DetectionSet(split, size, hyp, True, cache="off"),
+        (PlainLoader(split, size, hyp, keep=keep) for keep in (False, True)),
     )
-    header = ("files: plain", "beagle", "ratio", "memory: plain", "beagle", "ratio", "default*")
-    print(f"{'augmentation':<28}" + "".join(f"{word:>14}" for word in header))
-    for name, hyp in CASES.items():
-        cold, warm = (DetectionSet(split, size, hyp, True, cache=cache) for cache in ("off", "ram"))
-        plain, kept = (PlainLoader(split, size, hyp, keep=keep) for keep in (False, True))
+    for index in range(len(split)):
+        kept.image(index)
+    for turn in range(rounds + 1):
+        first = first_epoch(
+            split, size, hyp, turn
+        )  # alone: another set with the same images would share them
+        warm = DetectionSet(split, size, hyp, True, cache="ram")
         for index in range(len(split)):
-            warm.images[index], kept.image(index)
+            warm.images[index]
         makers = {
             "plain": plain.batch,
-            "cold": BatchMaker(cold).make,
-            "kept": kept.batch,
-            "warm": BatchMaker(warm).make,
+            "off": BatchMaker(cold).make,
+            "plain kept": kept.batch,
+            "later": BatchMaker(warm).make,
         }
-        found = race(makers, len(split), size, batches)
-        row = (
-            1 / found["plain"],
-            1 / found["cold"],
-            found["plain"] / found["cold"],
-            1 / found["kept"],
-            1 / found["warm"],
-            found["kept"] / found["warm"],
-            found["plain"] / found["warm"],
-        )
-        print(f"{name:<28}" + "".join(f"{value:>14.2f}" for value in row))
-    print("* beagle as it is by default (from the second epoch on) over plain from files")
+        found = race(makers, len(split), size, 3) | {"first": [first]}
+        del warm, makers
+        if turn:  # the first one is not counted
+            for name, times in found.items():
+                spent.setdefault(name, []).extend(times)
+    medians = {name: float(np.median(times)) for name, times in spent.items()}
+    return medians | {"kept": medians["later"]}
+
+
+def race_loaders(split: Split, size: int, rounds: int) -> None:
+    cv2.setNumThreads(1)
+    print(
+        f"{len(split)} images, {size} px, batches of {BATCH}, OpenCV {cv2.__version__}; batches per CPU second, "
+        "and times the plain one's"
+    )
+    beside = {"first": "plain", "later": "plain", "off": "plain", "kept": "plain kept"}
+    columns = ("plain", "first", "later", "off", "plain kept", "kept")
+    print(f"{'augmentation':<28}" + "".join(f"{word:>16}" for word in columns))
+    for name, hyp in CASES.items():
+        found = race_case(split, size, hyp, rounds)
+        row = ""
+        for column in columns:
+            ratio = f" ({found[beside[column]] / found[column]:.2f})" if column in beside else ""
+            row += f"{1 / found[column]:.2f}{ratio}".rjust(16)
+        print(f"{name:<28}{row}")
 
 
 def proportional_memory() -> dict[str, int]:
@@ -230,13 +261,13 @@ def main() -> None:
     )
     parser.add_argument("--data", default="../shared/data/bccd")
     parser.add_argument("--size", type=int, default=640)
-    parser.add_argument("--batches", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sharing", action="store_true", help="Show the memory of four processes.")
     options = parser.parse_args()
     if options.sharing:
         show_sharing(options.data, options.size)
     else:
-        race_loaders(load(options.data).train, options.size, options.batches)
+        race_loaders(load(options.data).train, options.size, options.rounds)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a worker can reach, looked at from there before anything is trained.
 
-Run as `python -m cluster.probe NEEDS` on the machine in question, where NEEDS is JSON; it prints one line, MARK and
-a JSON list of what is lacking.
+Run as `python -m cluster.probe [--environment FILE] NEEDS` on the machine in question, where NEEDS is JSON; it
+prints one line, MARK and a JSON list of what is lacking.
 """
 
 import importlib.metadata
@@ -15,10 +15,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cluster.record import take_environment
 from cluster.spec import ClusterError
+from evolve.object_store import ObjectStore, StoreError, StoreUrl
 
 MARK = "beagle-probe:"
 CONNECT_S = 5.0
+STORE_S = 20.0
 VERSIONED = ("ray", "torch", "numpy")
 FREE_GB = 1.0
 
@@ -33,6 +36,7 @@ class Needs:
         urls: Servers that must answer, for example MLflow's.
         gpus: GPUs of one trial.
         versions: Of Beagle and its libraries on the submitting machine, by name; a trial's results depend on them.
+        stores: URLs of object stores in which it must be able to write and read.
     """
 
     paths: tuple[str, ...] = ()
@@ -40,6 +44,7 @@ class Needs:
     urls: tuple[str, ...] = ()
     gpus: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
+    stores: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -49,7 +54,7 @@ class Needs:
     def from_json(cls, text: str) -> "Needs":
         """The same back."""
         data = json.loads(text)
-        tuples = {name: tuple(data[name]) for name in ("paths", "writable", "urls")}
+        tuples = {name: tuple(data[name]) for name in ("paths", "writable", "urls", "stores")}
         return cls(**tuples, gpus=float(data["gpus"]), versions=dict(data["versions"]))
 
 
@@ -83,7 +88,25 @@ def findings(needs: Needs) -> list[str]:
         found += _not_writable(Path(folder), host)
     for url in needs.urls:
         found += not_answering(url, host)
+    for store in needs.stores:
+        found += _not_a_store(store, host)
     return found
+
+
+def too_many_gpus(needs: Needs, per_node: int) -> list[str]:
+    """One line where a trial asks for more GPUs than a machine of the job has, since it never spans two."""
+    if needs.gpus <= per_node:
+        return []
+    return [
+        f"a trial asks for {needs.gpus:g} GPUs, but a machine of the job has {per_node}: give --gpus before the --, "
+        "too"
+    ]
+
+
+def gpus_here() -> int:
+    """NVIDIA GPUs that this machine's driver knows; 0 without one."""
+    folder = Path("/proc/driver/nvidia/gpus")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
 def _not_writable(folder: Path, host: str) -> list[str]:
@@ -115,6 +138,16 @@ def not_answering(url: str, host: str) -> list[str]:
         return [f"{shown} does not answer from {host} ({error}): is it a name that the cluster knows?"]
 
 
+def _not_a_store(text: str, host: str) -> list[str]:
+    try:
+        url = StoreUrl.parse(text)
+        if url is not None:
+            ObjectStore(url, STORE_S).check()
+    except StoreError as error:
+        return [f"on {host}: {error}"]
+    return []
+
+
 def read_findings(text: str) -> tuple[str, ...]:
     """What a probe found, out of all that its job printed.
 
@@ -127,5 +160,21 @@ def read_findings(text: str) -> tuple[str, ...]:
     raise ClusterError(f"the look at a worker brought no answer, but {text.strip()[-200:]!r}")
 
 
+def main(words: list[str]) -> None:
+    """What the module does when it is run; a job's variables are in the file behind `--environment`."""
+    unread: list[str] = []
+    if words[0] == "--environment":
+        path, words = Path(words[1]), words[2:]
+        try:
+            take_environment(path)
+        except OSError as error:
+            host = socket.gethostname()
+            unread.append(
+                f"{path.parent} can't be read on {host} ({error.strerror}), so a job can't be given variables "
+                "(--env): submit from a folder on storage that all machines share"
+            )
+    sys.stdout.write(MARK + json.dumps(unread + findings(Needs.from_json(words[0]))) + "\n")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(MARK + json.dumps(findings(Needs.from_json(sys.argv[1]))) + "\n")
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """Speaking to a run's driver from another process: who drives the run, and asking it to stop.
 
-The request is a file in the run folder, so it works wherever that folder can be seen, on another machine too.
+The request is a file in the run folder, or an object in the run's store, so it works wherever that can be seen.
 """
 
 import fcntl
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 from evolve.space import EvolveError
+from evolve.stored_run import STOP as REQUEST_NAME
+from evolve.stored_run import driver_in, store_of
 
 Stop = Literal["gently", "now"]
 
-REQUEST_NAME = "stop"
 LOCK_NAME = "lock"
 
 
@@ -29,8 +30,13 @@ def ask_to_stop(folder: Path, how: Stop = "gently") -> None:
         EvolveError: The run folder can't be written.
     """
     aside = folder / f".{REQUEST_NAME}.{os.getpid()}"
+    request = json.dumps({"version": 1, "how": how, "time": time.time()})
+    store = store_of(folder)
+    if store is not None:
+        store.put(REQUEST_NAME, request.encode())
+        return
     try:
-        aside.write_text(json.dumps({"version": 1, "how": how, "time": time.time()}), encoding="utf-8")
+        aside.write_text(request, encoding="utf-8")
         aside.replace(folder / REQUEST_NAME)
     except OSError as error:
         aside.unlink(missing_ok=True)
@@ -51,11 +57,17 @@ def requested_stop(folder: Path) -> Stop | None:
 
 def forget_stop(folder: Path) -> None:
     """Take a request back: it was met, or it was for a driver of before."""
+    store = store_of(folder)
+    if store is not None:
+        store.delete([REQUEST_NAME])
     (folder / REQUEST_NAME).unlink(missing_ok=True)
 
 
 def driver_of(folder: Path) -> str | None:
     """Who drives the run, as "PID on HOST"; None where nobody does."""
+    store = store_of(folder)
+    if store is not None:
+        return driver_in(store)
     try:
         handle = os.open(folder / LOCK_NAME, os.O_RDONLY)
     except OSError:

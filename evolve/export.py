@@ -23,6 +23,7 @@ import yaml
 from evolve.charts import drawable
 from evolve.journal import RunState, TrialState, fold, read_journal
 from evolve.space import EvolveError, Space
+from evolve.stored_trial import bring
 from evolve.wording import measured_words, moment, origin_words
 
 VERSION = 1
@@ -162,7 +163,7 @@ def _weights(run_folder: Path, best: TrialState, files: ExportFiles) -> dict[str
         )
     if path.name in files.texts or path.name in _OWN_NAMES:
         raise ExportError(f"trial {best.id}: its weights and another file are both called {path.name}")
-    if not (run_folder / path).is_file():
+    if not bring(run_folder, path).is_file():
         raise ExportError(
             f"{run_folder / path}: the best weights are missing; export without weights, or restore"
         )

@@ -1,7 +1,8 @@
 """The journal of a run: append-only JSON lines, the single source of truth, with one writer.
 
 An event is written and synced before what it speaks of counts, so a killed driver loses nothing it acted
-upon. One process writes (a lock on the file `lock` beside the journal), any number may read.
+upon. One process writes (a lock on the file `lock` beside the journal), any number may read. The journal of a run in
+an object store lies there in pieces (`evolve.segments`), and the file is what its driver works on.
 """
 
 import fcntl
@@ -19,7 +20,9 @@ from typing import Any, Self
 import numpy as np
 
 from evolve.control import LOCK_NAME
+from evolve.object_store import PATIENCE_S
 from evolve.run_state import Event, JournalError, Metrics, RunState, Status, TrialState, fold
+from evolve.stored_run import StoredJournal, store_of
 
 logger = logging.getLogger(__name__)
 
@@ -135,9 +138,11 @@ class Journal:
         self.path = Path(path)
         self._thread_lock = threading.Lock()
         self._file = self._lock_file = -1
+        self._stored: StoredJournal | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._take_lock()
+            self._stored = self._take_over()
             self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             content = self._cut_partial_line()
             self._size, self._unsynced = len(content), False
@@ -159,6 +164,14 @@ class Journal:
             ) from error
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _take_over(self) -> StoredJournal | None:
+        store = store_of(self.path.parent, PATIENCE_S)
+        try:
+            return None if store is None else StoredJournal(store, self.path)
+        except JournalError:
+            self.close()
+            raise
 
     def _cut_partial_line(self) -> bytes:
         content = self.path.read_bytes()
@@ -202,10 +215,10 @@ class Journal:
         return written
 
     def sync(self) -> None:
-        """Bring onto the disk what was appended without.
+        """Bring onto the disk, and into the run's store where it has one, what was appended without.
 
         Raises:
-            JournalError: the system could not.
+            JournalError: it could not be, or another driver has taken the run over.
         """
         with self._thread_lock:
             if self._unsynced and self._file >= 0:
@@ -214,6 +227,8 @@ class Journal:
                 except OSError as error:
                     raise JournalError(f"{self.path}: it could not be synced ({error.strerror})") from error
                 self._unsynced = False
+            if self._stored is not None:
+                self._stored.push()
 
     def _write(self, line: bytes, *, sync: bool) -> None:
         if self._file < 0:
@@ -230,10 +245,17 @@ class Journal:
             os.ftruncate(self._file, self._size)
             raise JournalError(f"{self.path}: an event could not be written ({error.strerror})") from error
         self._size += len(line)
+        if self._stored is not None:
+            self._stored.add(line)
+            if sync:
+                self._stored.push()
 
     def close(self) -> None:
         """Sync, close and give up the lock; a second call does nothing."""
         with self._thread_lock:
+            if self._stored is not None:
+                self._stored.close()
+                self._stored = None
             if self._file >= 0:
                 os.fsync(self._file)
                 os.close(self._file)

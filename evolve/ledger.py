@@ -17,6 +17,7 @@ from evolve.ladder import best_fitness
 from evolve.run_state import DRIVER_RESTARTED
 from evolve.search import SearchError, Trial, search_from_events
 from evolve.space import EvolveError
+from evolve.stored_run import store_of
 from evolve.trainable import WORKER_DIED, Assignment, Outcome
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ class Ledger:
         self.fault: EvolveError | None = None
         self.stopping = False
         self._journal = journal
+        store = store_of(folder)
+        self._store = str(store.url) if store else ""
         self._search = search_from_events(events)
         self._ladder = self.state.ladder
         self._on_event = on_event
@@ -305,6 +308,7 @@ class Ledger:
             gpus=float(self.state.resources.get("gpus", 0.0)),
             attempt=trial.attempt,
             micro_batch_halvings=trial.halvings,
+            store=self._store,
         )
 
     def _write(self, event: dict[str, Any]) -> bool:

@@ -82,6 +82,10 @@ class History:
         first = self.trials[trial].replicates_of
         return trial if first is None else first
 
+    def runs(self, first: int) -> list[int]:
+        """Ids of all trials of the configuration that was first tried as `first`, open ones included."""
+        return [trial.id for trial in self.trials if self.first(trial.id) == first]
+
     def opened(self) -> list[int]:
         """Ids of the trials asked and not told."""
         return [t.id for t in self.trials if t.id not in self.told and not t.confirms]

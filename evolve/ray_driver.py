@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from evolve.control import forget_stop
 from evolve.journal import Journal, RunState
@@ -25,7 +26,8 @@ from evolve.ray_floor import CLEAN_S, Floor, WorkerRetiredError
 from evolve.ray_hooks import LedgerCallback, LedgerSearcher, LedgerStopper
 from evolve.ray_session import connected, nodes
 from evolve.resources import Resources
-from evolve.trainable import Assignment, Objective, run_trial
+from evolve.stored_trial import run_kept, store_variables
+from evolve.trainable import Assignment, Objective, Outcome, Report, run_trial
 from evolve.worker_state import BetweenTrials, ProcessState, clean_up, retire, retired
 
 __all__ = ["Resources", "run_evolution", "session_with_room"]
@@ -38,6 +40,7 @@ TUNE_ENVIRONMENT = {
     "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # the searcher itself hands out no more than there is room for
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "86400",
 }
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
 
 def run_evolution(
@@ -93,6 +96,8 @@ def session_with_room(resources: Resources) -> Iterator[None]:
 
 def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
     os.environ.update(TUNE_ENVIRONMENT)
+    # Tune would put these into its workers' runtime environment, which Ray writes into its logs.
+    ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     # Signals last, since Ray sets handlers of its own when it starts.
     # Tune's own files are of no use to anyone, and would stumble over a run folder without room.
     with (
@@ -125,10 +130,14 @@ def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
 def _trainable(objective: Objective, between_trials: BetweenTrials | None, ledger: Ledger) -> Any:
     # What all trials have in common travels once, since Tune keeps several copies of every trial's configuration.
     settings = dict(ledger.state.header.get("settings", {}))
+    variables = store_variables()
 
     def beagle_trial(config: dict[str, Any]) -> None:
         def report(epoch: int, metrics: dict[str, float]) -> None:
             tune.report({"epoch": epoch, "epoch_metrics": metrics})  # returns once the driver has judged it
+
+        def run(assignment: Assignment, report: Report) -> Outcome:
+            return run_trial(assignment, objective, report)
 
         if retired():
             raise WorkerRetiredError(retired())
@@ -138,7 +147,7 @@ def _trainable(objective: Objective, between_trials: BetweenTrials | None, ledge
         values = json.loads(config["assignment"])
         assignment = Assignment(**{**values, "settings": {**settings, **values["settings"]}})
         try:
-            outcome = run_trial(assignment, objective, report)
+            outcome = run_kept(assignment, report, run, variables)
         except SystemExit:  # so Tune ends the thread of a trial that was stopped, from within `report`
             retire(clean_up(before, between_trials))
             raise

@@ -13,7 +13,8 @@ from evolve.control import requested_stop
 from evolve.ledger import Ledger
 from evolve.ray_session import nodes
 from evolve.resources import Resources
-from evolve.trainable import WORKER_DIED, Assignment, Outcome, failure_reason
+from evolve.stored_trial import kept_reason
+from evolve.trainable import WORKER_DIED, Assignment, Outcome
 from evolve.watchdog import Watchdog
 
 LOOK_S = 1.0  # between two looks at requests to stop and at silent trials
@@ -166,7 +167,7 @@ def _error_lines(trial: Any) -> list[str]:
 
 def _reason(trial: Any) -> str:
     """Why an attempt failed: what it wrote itself, else what Ray knows of a worker that never came to run it."""
-    note = failure_reason(Path(json.loads(trial.config["assignment"])["folder"]))
+    note = kept_reason(Path(json.loads(trial.config["assignment"])["folder"]))
     if note != WORKER_DIED:
         return note
     lines = _error_lines(trial)

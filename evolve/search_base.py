@@ -26,8 +26,9 @@ class Trial:
     Attributes:
         id: number of the trial, from 0, in the order of the asks.
         config: decoded gene values, in the order of the genes.
-        origin: {"kind": how it was made, "parents": [ids]}; for a configuration that is tried once more under another
-            seed also "replicates_of", the id of its first trial, and "run", its number among them, from 1.
+        origin: {"kind": how it was made, "parents": [ids]}; with "grown" where a child was led uphill from where it
+            was bred; for a configuration that is tried once more under another seed also "replicates_of", the id of
+            its first trial, and "run", its number among them, from 1.
     """
 
     id: int

@@ -18,6 +18,7 @@ from evolve.journal import JournalReader, RunState, TrialState, fold, read_journ
 from evolve.ledger import trial_folder
 from evolve.report_view import anchor_metric, box_shapes
 from evolve.space import EvolveError
+from evolve.stored_trial import bring
 from evolve.trainable import FAILURE_NOTE
 from evolve.warm_start import Result
 
@@ -248,10 +249,8 @@ class Mirror:
         if trial.reason:
             self._client.set_tag(child.run_id, "beagle.reason", trial.reason)
         folder = trial_folder(self._folder, trial.id)
-        for path in (
-            *(self._folder / name for name in trial.result.get("artifacts", ())),
-            folder / FAILURE_NOTE,
-        ):
+        names = [*trial.result.get("artifacts", ()), (folder / FAILURE_NOTE).relative_to(self._folder)]
+        for path in (bring(self._folder, name) for name in names):
             if path.is_file():
                 self._client.log_artifact(child.run_id, str(path))
         status = {"finished": "FINISHED", "stopped": "KILLED"}.get(trial.status, "FAILED")

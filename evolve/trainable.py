@@ -42,6 +42,7 @@ class Assignment:
         attempt: Which attempt this is, from 0.
         micro_batch_halvings: How often its micro-batch is to be halved, since larger ones did not fit into memory.
             The nominal batch stays.
+        store: URL of the object store that the run is kept in; empty where all workers see the run's folder.
     """
 
     trial: int
@@ -52,6 +53,7 @@ class Assignment:
     gpus: float = 0.0
     attempt: int = 0
     micro_batch_halvings: int = 0
+    store: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data."""

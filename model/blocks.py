@@ -65,6 +65,19 @@ class Mish(nn.Mish):
         return super().forward(input)
 
 
+class MP(nn.Module):
+    """The maxima of each square of cells, which have no cell in common."""
+
+    def __init__(self, kernel: int = 2) -> None:
+        super().__init__()
+        self.m = nn.MaxPool2d(kernel, kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, channels, rows, columns) to (batch, channels, rows / kernel, columns / kernel)."""
+        y: Tensor = self.m(x)
+        return y
+
+
 class Conv(nn.Module):
     """Convolution without bias, batch normalisation, SiLU.
 

@@ -1,6 +1,7 @@
-"""Ghost convolutions: half the output is convolved from the input, half cheaply from the first half.
+"""Thrifty convolutions: depth-wise, of mixed kernels, and ghost ones, which convolve half of their output cheaply.
 
-Source: GhostNet (Han et al. 2019), https://arxiv.org/abs/1911.11907, with the parts' names of YOLOv5's weights.
+Source: GhostNet (Han et al. 2019), https://arxiv.org/abs/1911.11907, and MixConv (Tan and Le 2019),
+https://arxiv.org/abs/1907.09595, with the parts' names of YOLOv5's weights.
 """
 
 from math import gcd
@@ -8,7 +9,7 @@ from math import gcd
 import torch
 from torch import Tensor, nn
 
-from model.blocks import C3, Conv
+from model.blocks import C3, Conv, Conv2d, batch_norm
 
 
 class DWConv(Conv):
@@ -18,6 +19,34 @@ class DWConv(Conv):
         self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, activation: bool = True
     ) -> None:
         super().__init__(c_in, c_out, kernel, stride, groups=gcd(c_in, c_out), activation=activation)
+
+
+class DWConvTranspose2d(nn.ConvTranspose2d):
+    """Transposed convolution in as many groups as the channels in and out allow."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(c_in, c_out, kernel, stride, padding, groups=gcd(c_in, c_out))
+
+
+class MixConv2d(nn.Module):
+    """Convolutions of several kernels side by side, each to its equal share of the channels."""
+
+    def __init__(self, c_in: int, c_out: int, kernels: tuple[int, ...] = (1, 3), stride: int = 1) -> None:
+        super().__init__()
+        # The first of k kernels gets the odd channels: as many as there are whole steps of n / k under its end.
+        ends = [-(-c_out * (place + 1) // len(kernels)) for place in range(len(kernels))]
+        shares = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+        self.m = nn.ModuleList(
+            Conv2d(c_in, c, kernel, stride, kernel // 2, groups=gcd(c_in, c), bias=False)
+            for c, kernel in zip(shares, kernels, strict=True)
+        )
+        self.bn = batch_norm(c_out)
+        self.act: nn.Module = nn.SiLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, c_in, rows, columns) to (batch, c_out, rows / stride, columns / stride)."""
+        y: Tensor = self.act(self.bn(torch.cat([convolution(x) for convolution in self.m], 1)))
+        return y
 
 
 class GhostConv(nn.Module):

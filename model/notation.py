@@ -54,6 +54,7 @@ def _read_row(raw: Any, at: str) -> Row:
     if not isinstance(raw, list | tuple) or len(raw) != 4 or not isinstance(raw[3], list | tuple):
         raise ModelError(f"{at}: must be [from, number, module, [args]], but got {shorten(raw)}")
     source, number, module, args = raw
+    module = module.removeprefix("torch.") if isinstance(module, str) else module
     check_module(module, at)
     sources = source if isinstance(source, list | tuple) else [source]
     if not sources:

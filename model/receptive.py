@@ -89,9 +89,9 @@ def _pool(args: Mapping[str, Argument]) -> Windows:
     return [(kernel, Fraction(_int(args, "stride", kernel)))]
 
 
-def _largest(args: Mapping[str, Argument]) -> Windows:
+def _largest(args: Mapping[str, Argument], default: int = 13) -> Windows:
     kernels = args.get("kernels")
-    return [(max(kernels) if isinstance(kernels, tuple) else 13, Fraction(1))]
+    return [(max(kernels) if isinstance(kernels, tuple) else default, Fraction(1))]
 
 
 def _ghost_bottleneck(args: Mapping[str, Argument]) -> Windows:
@@ -110,6 +110,8 @@ ONCE = ("SPPCSP", "VoVCSP")  # they take a number of repeats and leave it aside
 WINDOWS: dict[str, Callable[[Mapping[str, Argument]], Windows]] = {
     "Conv": _window,
     "DWConv": _window,
+    "DWConvTranspose2d": _transposed,
+    "MixConv2d": lambda args: [(_largest(args, 3)[0][0], Fraction(_int(args, "stride", 1)))],
     "CrossConv": lambda args: [(_int(args, "kernel", 3), Fraction(_int(args, "stride", 1)))],
     "Focus": lambda args: [(2, Fraction(2)), *_window(args)],
     "Bottleneck": lambda args: [THREE],
@@ -125,6 +127,7 @@ WINDOWS: dict[str, Callable[[Mapping[str, Argument]], Windows]] = {
     "SPP": _largest,
     "SPPF": lambda args: [(3 * _int(args, "kernel", 5) - 2, Fraction(1))],
     "SPPCSP": lambda args: [THREE, *_largest(args), THREE],
+    "MP": lambda args: [(_int(args, "kernel", 2), Fraction(_int(args, "kernel", 2)))],
     "SAM": lambda args: [(_int(args, "kernel", 7), Fraction(1))],
     "Contract": lambda args: [(_int(args, "gain", 2), Fraction(_int(args, "gain", 2)))],
     "nn.Conv2d": _window,

@@ -16,7 +16,7 @@ from model.rows import ModelError
 MAX_NODES = 200_000  # plain values in settings
 MAX_DEPTH = 24
 MAX_TEXT = 1_000_000
-INERT_ROOMS = ("models", "utils", "yolov5", "ultralytics", "mish_cuda", "pathlib", "torch.nn")
+INERT_ROOMS = ("__main__", "models", "utils", "yolov5", "ultralytics", "mish_cuda", "pathlib", "torch.nn")
 """Where the classes live that are recorded: those of the detectors' programs, and torch's layers."""
 
 OLD_ROOMS = {"__builtin__": "builtins", "copy_reg": "copyreg", "commands": "subprocess"}
@@ -181,7 +181,15 @@ def _reconstructed(cls: Any, *_: Any) -> Recorded:
     return Recorded(cls.name)
 
 
+def _bound_method(target: Any, name: Any) -> Recorded:
+    """A method of a recorded object: YOLOv5 puts one in place of `forward` in layers that it has fused."""
+    if not isinstance(target, Recorded):
+        raise RefusedError("it asks for 'builtins.getattr' of what is no layer: nothing of it was run")
+    return Recorded(f"{target.name}.{as_text(name)}")
+
+
 _BUILDERS: dict[str, Callable[..., Any]] = {
+    "builtins.getattr": _bound_method,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,

@@ -23,6 +23,7 @@ __all__ = [
     "plan_layers",
 ]
 
+CHANNEL_MULTIPLE = 8
 IMAGE = -1  # the absolute index that stands for the network's input
 
 
@@ -72,8 +73,8 @@ def repeats(number: int, depth: float) -> int:
 
 
 def widen(channels: int, width: float) -> int:
-    """Scale channels by `width_multiple`, up to the next multiple of 8."""
-    return ceil(channels * width / 8) * 8
+    """Scale channels by `width_multiple`, up to the next multiple of `CHANNEL_MULTIPLE`."""
+    return ceil(channels * width / CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
 
 
 def plan_layers(
@@ -154,6 +155,8 @@ def _work_out(row: Row, blank: Layer, inputs: list[int], scales: tuple[float, fl
         _check_channels(rule, inputs[0], out, stack, at)
     elif rule.channels == "none":
         out, args = 0, tuple(inputs)
+    elif rule.channels == "own":
+        args = (inputs[0],)
     elif rule.channels == "keep":
         out = _kept(inputs[0], rule.gain(named), stack, at)
     return Layer(blank.index, blank.sources, row.module, args, stack, out, stride)

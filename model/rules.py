@@ -28,8 +28,8 @@ class Rule:
         required: how many of them a row must give.
         channels: `widen`: args[0] is the output's channels before `width_multiple`, and the class takes (input
             channels, output channels, ...); `same`: likewise, but they must be the input's, and the class takes
-            (channels, ...); `keep`: as many out as in, times `gain`; `sum`: the inputs laid together; `none`: no
-            output.
+            (channels, ...); `keep`: as many out as in, times `gain`; `own`: as many out as in, which the class takes
+            whatever the row says; `sum`: the inputs laid together; `none`: no output.
         factor: what one such module does to the stride.
         gain: what one such module does to the channels, where these are kept.
         repeats: the class takes `number` itself, as its third argument, instead of being stacked.
@@ -38,7 +38,7 @@ class Rule:
 
     parameters: tuple[str, ...] = ()
     required: int = 0
-    channels: Literal["widen", "same", "keep", "sum", "none"] = "keep"
+    channels: Literal["widen", "same", "keep", "own", "sum", "none"] = "keep"
     factor: Callable[[Arguments], Fraction] = lambda args: Fraction(1)
     gain: Callable[[Arguments], Fraction] = lambda args: Fraction(1)
     repeats: bool = False
@@ -104,6 +104,10 @@ def _ghost_stride(args: Arguments) -> Fraction:
     return Fraction(2 if _number(args, "stride") == 2 else 1)
 
 
+def _pooled(args: Arguments) -> Fraction:
+    return _number(args, "kernel") if "kernel" in args else Fraction(2)
+
+
 def _share_fault(args: Arguments, channels: int) -> str | None:
     groups, index = _number(args, "groups"), _number(args, "index")
     if channels % groups:
@@ -141,6 +145,14 @@ _BLOCK = ("channels", "shortcut", "groups", "expansion")
 RULES: dict[str, Rule] = {
     "Conv": Rule(_CONV, 1, "widen", _stride),
     "DWConv": Rule(("channels", "kernel", "stride", "activation"), 1, "widen", _stride),
+    "DWConvTranspose2d": Rule(
+        ("channels", "kernel", "stride", "padding"),
+        3,
+        "widen",
+        lambda args: 1 / _stride(args),
+        fault=_transposed_fault,
+    ),
+    "MixConv2d": Rule(("channels", "kernels", "stride"), 1, "widen", _stride),
     "CrossConv": Rule(
         ("channels", "kernel", "stride", "groups", "expansion", "shortcut"), 1, "widen", _stride
     ),
@@ -160,6 +172,7 @@ RULES: dict[str, Rule] = {
     "SPP": Rule(("channels", "kernels"), 1, "widen"),
     "SPPF": Rule(("channels", "kernel"), 1, "widen"),
     "SPPCSP": Rule((*_BLOCK, "kernels"), 1, "widen", repeats=True),
+    "MP": Rule(("kernel",), 0, "keep", _pooled),
     "SE": Rule(("channels", "ratio"), 1, "same"),
     "SAM": Rule(("channels", "kernel"), 1, "same"),
     "PointwiseSAM": Rule(("channels",), 1, "same"),
@@ -185,11 +198,13 @@ RULES: dict[str, Rule] = {
         lambda args: 1 / _stride(args),
         fault=_transposed_fault,
     ),
+    "nn.BatchNorm2d": Rule(("channels",), 0, "own"),
     "nn.Upsample": Rule(("size", "scale", "mode"), 2, "keep", lambda args: 1 / _number(args, "scale")),
     "nn.MaxPool2d": Rule(
         ("kernel", "stride", "padding"), 1, "keep", lambda args: _number(args, "stride", "kernel")
     ),
     "nn.ZeroPad2d": Rule(("sides",), 1),
+    "nn.ReplicationPad2d": Rule(("sides",), 1),
     "nn.Identity": Rule(),
     "nn.ReLU": Rule(("in_place",)),
     "nn.SiLU": Rule(("in_place",)),

@@ -28,7 +28,7 @@ from model.notation import (
     spread_anchors,
 )
 from model.options import OPTION_KEYS, Options, read_options, split_options
-from model.rows import Row, plan_layers
+from model.rows import CHANNEL_MULTIPLE, Row, plan_layers
 from model.zoo import zoo_names, zoo_text
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
 MAX_ANCHORS = 1_000
 KEYS = (
     *("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head", "activation", "ch", "name"),
+    "channel_multiple",
     *OPTION_KEYS,
 )
 
@@ -192,6 +193,11 @@ def _check_keys(raw: Mapping[str, Any], where: str) -> tuple[str, ...]:
         if hint.startswith("did"):
             raise ModelError(f"{where}: unknown key {key!r}; {hint}")
         notes.append(f"{where}: key {key!r} is not used")
+    if raw.get("channel_multiple") not in (None, CHANNEL_MULTIPLE):
+        raise ModelError(
+            f"{where}: channel_multiple must be {CHANNEL_MULTIPLE}, to which all published models round their "
+            f"channels, but got {raw['channel_multiple']!r:.80}"
+        )
     for key in ("nc", "anchors", "backbone", "head"):
         if raw.get(key) is None:
             raise ModelError(

@@ -6,7 +6,7 @@ itself is checked against what it is: sizes, offsets, names of members.
 
 import mmap
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -71,6 +71,14 @@ class TorchFile:
         return flat.as_strided(stored.size, stored.stride, stored.offset).clone(
             memory_format=torch.contiguous_format
         )
+
+    def tensors(self, stored: Mapping[Any, Any]) -> dict[str, Tensor]:
+        """Read all tensors of a table by name; whatever else is in it is left out. Raises ModelError."""
+        return {
+            name: self.tensor(item)
+            for name, item in stored.items()
+            if isinstance(name, str) and isinstance(item, StoredTensor)
+        }
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.checkpoint import Checkpoint
 from model.detector import Detector
 from model.spec import ModelError, ModelSpec, load_spec
-from model.weights import Checkpoint
 
 BOX_ROWS = 5  # of each anchor in the head: x, y, w, h and objectness; then the classes
 SHOWN = 4  # left out names of one reason that a report lists

@@ -8,7 +8,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,63 +16,19 @@ import safetensors
 import torch
 from torch import Tensor
 
-from model.darknet import as_darknet, is_darknet, read_darknet
-from model.families import guess_family
-from model.notation import Anchors, read_rows
+from model.checkpoint import Checkpoint, full_precision, normal_names, with_anchors
+from model.darknet import NUMBERED_EPS, as_darknet, is_darknet, is_numbered, name_numbered, read_darknet
 from model.recorded import Recorded, StoredTensor, plain, shown
 from model.renames import load_renames, rename
-from model.spec import KEYS, ModelError, ModelSpec, load_spec
+from model.spec import ModelError, ModelSpec, load_spec
 from model.torch_file import ZIP_MAGIC, TorchFile, open_torch_file
-from model.whole_models import WholeModel, is_module, read_names, read_whole_model
+from model.whole_models import is_module, read_names, read_whole_model
+from model.whole_spec import MAX_IMAGE_SIZE, as_checkpoint
+
+__all__ = ["Checkpoint", "read_checkpoint"]
 
 STATE_PLACES = ("ema", "model_ema", "model", "state_dict", "model_state_dict", "weights", "net", "params")
 """Where programs keep a model or its state dict in what they save; averaged weights before raw ones."""
-
-MAX_IMAGE_SIZE = 100_000
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Checkpoint:
-    """What a file of weights holds.
-
-    Attributes:
-        path: the file.
-        kind: "beagle", "pickled model", "state dict", "safetensors" or "darknet".
-        state: tensors by name, floats as float32; without anchors.
-        spec: the model, where the file says it.
-        names: class names, where the file says them.
-        anchors_px: px, levels in the order of Detect's inputs, where they are known in px.
-        anchors_cells: the same in cells of their level, (levels, per level, 2), where only these are known.
-        image_size: px, where the file says it.
-        eps: of its batch norms, where it is known.
-        notes: what was decided while reading, a line each.
-    """
-
-    path: Path
-    kind: str
-    state: Mapping[str, Tensor]
-    spec: ModelSpec | None = None
-    names: tuple[str, ...] | None = None
-    anchors_px: Anchors | None = None
-    anchors_cells: Tensor | None = None
-    image_size: int | None = None
-    eps: float | None = None
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def per_level(self) -> int | None:
-        """How many anchors each level has, where that is known."""
-        if self.anchors_cells is not None:
-            return self.anchors_cells.shape[1]
-        return len(self.anchors_px[0]) if self.anchors_px else None
-
-    def anchors_for(self, strides: tuple[int, ...]) -> Anchors | None:
-        """Anchors in px for a detector of these strides; None where the file has none for so many levels."""
-        if self.anchors_px is not None:
-            return self.anchors_px if len(self.anchors_px) == len(strides) else None
-        if self.anchors_cells is None or len(self.anchors_cells) != len(strides):
-            return None
-        return _anchor_table(self.anchors_cells * torch.tensor(strides).view(-1, 1, 1))
 
 
 def read_checkpoint(
@@ -130,7 +86,8 @@ def _read(path: Path, spec: ModelSpec | None) -> Checkpoint:
     if not start.startswith((ZIP_MAGIC, b"\x80")):
         raise ModelError("it is of no kind that is known (torch.save, safetensors, darknet's .weights)")
     with open_torch_file(path) as file_:
-        return _read_torch(path, file_)
+        checkpoint = _read_torch(path, file_)
+    return _named(checkpoint, spec) if is_numbered(checkpoint.state) else checkpoint
 
 
 def _read_darknet(path: Path, spec: ModelSpec) -> Checkpoint:
@@ -139,6 +96,23 @@ def _read_darknet(path: Path, spec: ModelSpec) -> Checkpoint:
     if classes is None:
         return replace(checkpoint, notes=(f"its numbers are those of the first rows of {spec.name} alone",))
     return replace(checkpoint, spec=load_spec(spec, classes=classes), anchors_px=spec.anchors)
+
+
+def _named(checkpoint: Checkpoint, spec: ModelSpec | None) -> Checkpoint:
+    """Give our names to the tensors of a program that numbers the layers of a darknet configuration."""
+    if spec is None:
+        raise ModelError("its tensors are numbered as in a darknet configuration: say the model")
+    theirs = as_darknet(spec)
+    state, classes = name_numbered(checkpoint.state, theirs)
+    note = "it does not say how its boxes are decoded: as darknet does it, unless the model says otherwise"
+    return replace(
+        checkpoint,
+        state=state,
+        spec=load_spec(theirs, classes=classes),
+        anchors_px=theirs.anchors,
+        eps=checkpoint.eps or NUMBERED_EPS,
+        notes=(*checkpoint.notes, note),
+    )
 
 
 def _is_safetensors(start: bytes) -> bool:
@@ -156,7 +130,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     said = said if isinstance(said, dict) else {}
     if "spec" in said:
         return _with_own_spec(path, "safetensors", state, said)
-    return _with_anchors(Checkpoint(path=path, kind="safetensors", state=_normal_names(state)))
+    return with_anchors(Checkpoint(path=path, kind="safetensors", state=normal_names(state)))
 
 
 def _read_torch(path: Path, file: TorchFile) -> Checkpoint:
@@ -165,83 +139,30 @@ def _read_torch(path: Path, file: TorchFile) -> Checkpoint:
         average = root["ema"]
         if not isinstance(average, dict) or not isinstance(average.get("weights"), dict):
             raise ModelError("its averaged weights are missing")
-        return _with_own_spec(path, "beagle", _tensors(average["weights"], file), root)
+        return _with_own_spec(path, "beagle", file.tensors(average["weights"]), root)
     found = root if is_module(root) else None
     if isinstance(root, dict):
-        found = next((root[place] for place in STATE_PLACES if _is_state(root.get(place))), None)
+        places = (_first(root.get(place)) for place in STATE_PLACES)
+        found = next((place for place in places if _is_state(place)), None)
         found = root if found is None and _is_state(root) else found
     if found is None:
         raise ModelError("there is no model and no state dict in it")
     if isinstance(found, Recorded):
         model = read_whole_model(found)
-        return _of_whole_model(path, model, file, root if isinstance(root, dict) else {})
-    checkpoint = Checkpoint(path=path, kind="state dict", state=_normal_names(_tensors(found, file)))
-    return _with_anchors(replace(checkpoint, names=read_names(root.get("names"))))
+        return as_checkpoint(path, model, file, root if isinstance(root, dict) else {})
+    checkpoint = Checkpoint(path=path, kind="state dict", state=normal_names(file.tensors(found)))
+    return with_anchors(replace(checkpoint, names=read_names(root.get("names"))))
+
+
+def _first(value: Any) -> Any:
+    """What stands in a place: v5.0 of YOLOv5 kept (averaged model, number of updates) together for a while."""
+    return value[0] if isinstance(value, tuple) and value else value
 
 
 def _is_state(value: Any) -> bool:
     if not isinstance(value, dict):
         return is_module(value)
     return any(isinstance(key, str) and isinstance(item, StoredTensor) for key, item in value.items())
-
-
-def _tensors(stored: Mapping[Any, Any], file: TorchFile) -> dict[str, Tensor]:
-    return {
-        name: file.tensor(item)
-        for name, item in stored.items()
-        if isinstance(name, str) and isinstance(item, StoredTensor)
-    }
-
-
-def _of_whole_model(path: Path, model: WholeModel, file: TorchFile, root: Mapping[Any, Any]) -> Checkpoint:
-    checkpoint = Checkpoint(
-        path=path,
-        kind="pickled model",
-        state=_normal_names(_tensors(model.state, file)),
-        names=model.names,
-        image_size=_image_size(root),
-    )
-    strides = file.tensor(model.strides) if isinstance(model.strides, StoredTensor) else None
-    checkpoint = _with_anchors(checkpoint)
-    if strides is not None and strides.ndim == 1 and bool((strides > 0).all()):
-        anchors = checkpoint.anchors_for(tuple(int(stride) for stride in strides.tolist()))
-        checkpoint = replace(checkpoint, anchors_px=anchors)
-    return _with_yaml(checkpoint, model)
-
-
-def _with_yaml(checkpoint: Checkpoint, model: WholeModel) -> Checkpoint:
-    """Read the description that YOLOv5 keeps in its model."""
-    if model.yaml is None:
-        return replace(checkpoint, notes=("it holds no description of its model",))
-    raw = {key: value for key, value in model.yaml.items() if key in KEYS}
-    raw |= {"name": checkpoint.path.stem, "nc": model.classes or raw.get("nc")}
-    rows = raw.get("head")
-    if isinstance(rows, list) and rows and isinstance(rows[-1], list) and len(rows[-1]) == 4:
-        # Old versions put the values in place of the names.
-        raw["head"] = [*rows[:-1], [*rows[-1][:3], ["nc", "anchors"]]]
-    try:
-        raw.setdefault("family", guess_family(read_rows([*raw["backbone"], *raw["head"]], 0, "rows")))
-        spec = load_spec(raw, anchors=checkpoint.anchors_px)
-        if model.activation not in (None, str(spec.activation or spec.options.about.head)):
-            # The program's own says it, not the file.
-            spec = load_spec({**raw, "activation": model.activation}, anchors=checkpoint.anchors_px)
-    except KeyError as error:
-        return replace(checkpoint, notes=(f"its model's description has no {error}",))
-    except (ModelError, TypeError) as error:
-        return replace(checkpoint, notes=(f"its model is none that can be built here: {error}",))
-    return replace(checkpoint, spec=spec, anchors_px=spec.anchors, eps=spec.options.about.eps)
-
-
-def _image_size(root: Mapping[Any, Any]) -> int | None:
-    """The size that YOLOv5's options name, in one of the ways of its versions."""
-    options = root.get("opt", root.get("train_args"))
-    options = options.state if isinstance(options, Recorded) else options
-    for key in ("imgsz", "img_size", "img"):
-        size = options.get(key) if isinstance(options, dict) else None
-        size = size[0] if isinstance(size, list) and size else size
-        if isinstance(size, int) and not isinstance(size, bool) and 0 < size <= MAX_IMAGE_SIZE:
-            return size
-    return None
 
 
 def _with_own_spec(path: Path, kind: str, state: Mapping[str, Tensor], said: Mapping[Any, Any]) -> Checkpoint:
@@ -255,44 +176,9 @@ def _with_own_spec(path: Path, kind: str, state: Mapping[str, Tensor], said: Map
         path=path,
         kind=kind,
         eps=spec.options.about.eps,
-        state={name: _full(tensor) for name, tensor in state.items() if "anchor" not in name},
+        state={name: full_precision(tensor) for name, tensor in state.items() if "anchor" not in name},
         spec=spec,
         names=names,
         anchors_px=spec.anchors,
         image_size=size if isinstance(size, int) and 0 < size <= MAX_IMAGE_SIZE else None,
     )
-
-
-def _with_anchors(checkpoint: Checkpoint) -> Checkpoint:
-    """Take the anchors out of a state of YOLOv5: `anchors` in cells, and in some versions `anchor_grid` in px."""
-    state = {name: _full(tensor) for name, tensor in checkpoint.state.items() if "anchor" not in name}
-    cells = pixels = None
-    for name, tensor in checkpoint.state.items():
-        if name.endswith(".anchors") and tensor.ndim == 3 and tensor.shape[2] == 2:
-            cells = tensor.float()
-        if name.endswith(".anchor_grid") and tensor.ndim == 6 and tensor.shape[5] == 2:
-            pixels = _anchor_table(tensor.float().view(len(tensor), -1, 2))
-    return replace(checkpoint, state=state, anchors_cells=cells, anchors_px=pixels)
-
-
-def _anchor_table(anchors: Tensor) -> Anchors | None:
-    # Rounded: half precision and the way by cells leave dust behind the digits that a file had.
-    if not anchors.numel() or not bool((torch.isfinite(anchors) & (anchors >= 0.01)).all()):
-        return None
-    rows = anchors.double().round(decimals=4).tolist()
-    return tuple(tuple((width, height) for width, height in level) for level in rows)
-
-
-def _full(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _normal_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo what wrappers put before every name: `module.` of parallel training, `model.` of a program around it."""
-    names = list(state)
-    for prefix, kept in (("module.", ""), ("_orig_mod.", ""), ("model.model.", "model.")):
-        if names and all(name.startswith(prefix) for name in names):
-            names = [kept + name.removeprefix(prefix) for name in names]
-    if names and all(name.split(".")[0].isdecimal() for name in names):  # the rows alone
-        names = [f"model.{name}" for name in names]
-    return dict(zip(names, state.values(), strict=True))

@@ -11,23 +11,52 @@ from typing import Any
 
 from torch import Tensor
 
-from model.recorded import Recorded, RefusedError, StoredTensor, plain
+from model.recorded import Recorded, RefusedError, StoredTensor, plain, shown
 from model.rows import ModelError
 
 MAX_MODULES = 50_000
 MAX_MODULE_DEPTH = 32
 ACTIVATIONS = {
     "SiLU": "nn.SiLU",
+    "Swish": "nn.SiLU",
+    "MemoryEfficientSwish": "nn.SiLU",
     "Hardswish": "nn.Hardswish",
     "Mish": "nn.Mish",
     "MishCuda": "nn.Mish",
     "MemoryEfficientMish": "nn.Mish",
     "ReLU": "nn.ReLU",
     "LeakyReLU": "nn.LeakyReLU",
+    "Identity": "nn.Identity",
 }
 """Classes of activations, ours and those of other programs, by our name."""
 
+WRAPPERS = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "autoShape": "model",
+    "AutoShape": "model",
+    "DetectMultiBackend": "model",
+}
+"""Classes around a model, and under which name they hold it."""
+MAX_WRAPPERS = 8
+COUNTERS = ("total_ops", "total_params")  # which thop leaves in the modules that it has measured
+
 ReadTensor = Callable[[StoredTensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Activated:
+    """An activation in a pickled model.
+
+    Attributes:
+        row: the row of the model that it is in; -1 where it is in none.
+        joint: whether it follows the batch norm over two branches, not a convolution.
+        name: such as "nn.SiLU()"; of an unknown class, the class.
+    """
+
+    row: int
+    joint: bool
+    name: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +69,8 @@ class WholeModel:
         names: class names, or None.
         classes: number of classes, or None.
         strides: of Detect, a stored tensor or a list, or None.
-        activation: that of most of its convolutions, as a model file says it.
+        activations: of each convolution and of each joint of two branches, as a model file says it.
+        eps: of its batch norms, each once; the most common first.
     """
 
     state: Mapping[str, StoredTensor]
@@ -48,7 +78,8 @@ class WholeModel:
     names: tuple[str, ...] | None
     classes: int | None
     strides: Any
-    activation: str | None
+    activations: tuple["Activated", ...]
+    eps: tuple[float, ...]
 
 
 def is_module(value: Any) -> bool:
@@ -62,11 +93,7 @@ def read_whole_model(module: Recorded) -> WholeModel:
     Raises:
         ModelError: its fields are not those of a module.
     """
-    while module.name.endswith("DataParallel"):  # DistributedDataParallel too
-        inner = module.state["_modules"].get("module")
-        if not is_module(inner) or inner is module:
-            raise ModelError("its model is wrapped in an unknown way")
-        module = inner
+    module = _unwrapped(module)
     modules = list(_modules(module))
     state: dict[str, StoredTensor] = {}
     for prefix, each in modules:
@@ -79,8 +106,21 @@ def read_whole_model(module: Recorded) -> WholeModel:
         names=read_names(fields.get("names")),
         classes=_plain_or_none(head.state.get("nc") if head else fields.get("nc"), int),
         strides=head.state.get("stride") if head else None,
-        activation=_activation(modules),
+        activations=tuple(_activations(modules)),
+        eps=_eps(modules),
     )
+
+
+def _unwrapped(module: Recorded) -> Recorded:
+    for _ in range(MAX_WRAPPERS):
+        place = WRAPPERS.get(module.name.rpartition(".")[2])
+        if place is None:
+            return module
+        inner = module.state["_modules"].get(place)
+        if not is_module(inner):
+            break
+        module = inner
+    raise ModelError("its model is wrapped in an unknown way")
 
 
 def read_names(raw: Any) -> tuple[str, ...] | None:
@@ -121,22 +161,30 @@ def _own_tensors(prefix: str, module: Recorded) -> Iterator[tuple[str, StoredTen
     for kind in ("_parameters", "_buffers"):
         table = module.state.get(kind)
         for name, value in table.items() if isinstance(table, dict) else ():
-            if isinstance(value, StoredTensor) and not (isinstance(passing, set) and name in passing):
+            left_out = name in COUNTERS or (isinstance(passing, set) and name in passing)
+            if isinstance(value, StoredTensor) and not left_out:
                 yield f"{prefix}{name}", value
 
 
-def _activation(modules: list[tuple[str, Recorded]]) -> str | None:
-    """The activation that most convolutions use: YAML files of YOLOv5 up to v6 don't say it, their program does."""
-    found: Counter[str] = Counter()
-    for _, module in modules:
+def _activations(modules: list[tuple[str, Recorded]]) -> Iterator[Activated]:
+    """Find the activations: YAML files of YOLOv5 up to v6 don't say them, their program does."""
+    for prefix, module in modules:
         children = module.state.get("_modules")
-        act = children.get("act") if isinstance(children, dict) and "conv" in children else None
-        kind = act.name.rpartition(".")[2] if isinstance(act, Recorded) else ""
-        if isinstance(act, Recorded) and kind in ACTIVATIONS:
-            slope = act.state.get("negative_slope")
-            name = ACTIVATIONS[kind]
-            found[f"{name}({slope if kind == 'LeakyReLU' else ''})"] += 1
-    return found.most_common(1)[0][0] if found else None
+        act = children.get("act") if isinstance(children, dict) else None
+        if not isinstance(act, Recorded) or not isinstance(children, dict):
+            continue
+        kind = act.name.rpartition(".")[2]
+        slope = act.state.get("negative_slope") if kind == "LeakyReLU" else ""
+        name = f"{ACTIVATIONS[kind]}({slope})" if kind in ACTIVATIONS else shown(act.name)
+        row = prefix.split(".")[1] if prefix.startswith("model.") else ""
+        if name != "nn.Identity()":
+            yield Activated(int(row) if row.isdecimal() else -1, "conv" not in children, name)
+
+
+def _eps(modules: list[tuple[str, Recorded]]) -> tuple[float, ...]:
+    found = (module.state.get("eps") for _, module in modules if module.name.endswith("BatchNorm2d"))
+    counted = Counter(eps for eps in found if isinstance(eps, float) and 0 <= eps < 1)
+    return tuple(eps for eps, _ in counted.most_common())
 
 
 def _plain_or_none(value: Any, kind: type) -> Any:

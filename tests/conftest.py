@@ -1,7 +1,10 @@
 """Fixtures that every room's tests may use."""
 
+import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -20,3 +23,35 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"real data sets are not at {folder} (set BEAGLE_SHARED)")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[Any]:
+    """An object store on loopback that can be made to fail (`ObjectServer` of tests/object_server.py)."""
+    pytest.importorskip("s3fs", reason="needs s3fs, of the extra dev")
+    pytest.importorskip("moto", reason="needs moto, of the extra dev")
+    path = Path(__file__).with_name("object_server.py")
+    spec = importlib.util.spec_from_file_location("object_server", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with module.running() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(object_server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """The server, empty and without faults, found by the environment; caches and scratch are this test's alone."""
+    import fsspec
+
+    for name, value in object_server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("BEAGLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BEAGLE_SCRATCH", str(tmp_path / "scratch"))
+    stores = fsspec.get_filesystem_class("s3")
+    stores.clear_instance_cache()
+    object_server.empty()
+    yield object_server
+    object_server.fault = lambda method, path: None
+    stores.clear_instance_cache()

@@ -24,8 +24,21 @@ def as_image(array: Any) -> Image:
     return np.asarray(array, np.uint8)
 
 
-def read_image(path: Path) -> Image:
+_REDUCED = {
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    1: cv2.IMREAD_COLOR,
+}
+_JPEG = b"\xff\xd8\xff"
+
+
+def read_image(path: Path, *, reduce: int = 1) -> Image:
     """Decode an image file to (H, W, 3) BGR, turned as its EXIF orientation says.
+
+    Args:
+        path: The file.
+        reduce: 2, 4 or 8: a JPEG is decoded to that part of its sides, rounded up: sooner, and by averaging its px.
 
     Raises:
         TrainError: The file can't be read or is no image.
@@ -34,7 +47,8 @@ def read_image(path: Path) -> Image:
         data = path.read_bytes()
     except OSError as error:
         raise TrainError(f"{path}: the image can't be read ({error.strerror or error})") from error
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    flags = _REDUCED[reduce if data.startswith(_JPEG) else 1]
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if image is None:
         raise TrainError(f"{path}: the file must be an image, but can't be decoded ({len(data)} bytes)")
     return as_image(image)
@@ -117,11 +131,11 @@ class ScaledImages:
         Args:
             split: Where they are, and how large.
             image_size: Longer side in px.
-            smooth: As for `resize`.
+            smooth: As for `resize`. Where it is not set, JPEGs of twice the size or more are read at reduced scale.
             cache: As for `image_cache.build_cache`.
         """
         self.sizes = scaled_sizes(split.sizes, image_size)
-        self.cache = build_cache(cache, split, self.sizes, "smooth" if smooth else "linear")
+        self.cache = build_cache(cache, split, self.sizes, "smooth" if smooth else "reduced, linear")
         self._split = split
         self._smooth = smooth
 
@@ -133,19 +147,25 @@ class ScaledImages:
         """
         image = self.cache.get(index)
         if image is None:
-            image = resize(self._read(index), self.sizes[index], smooth=self._smooth)
+            image = self._read(index)
+            if image.shape[:2] != self.sizes[index]:
+                image = resize(image, self.sizes[index], smooth=self._smooth)
             self.cache.put(index, image)
         return image
 
     def _read(self, index: int) -> Image:
         path = self._split.images[index]
+        width, height = self._split.sizes[index].tolist()
+        shrinks = 1.0 if self._smooth else max(width, height) / max(self.sizes[index])
+        factor = next(part for part in _REDUCED if part <= max(shrinks, 1.0))
         try:
-            image = read_image(path)
+            image = read_image(path, reduce=factor)
         except TrainError as error:
             raise ImageError(str(error), index) from error
-        width, height = self._split.sizes[index].tolist()
-        if image.shape[:2] != (height, width):
+        if image.shape[:2] not in ((height, width), (-(-height // factor), -(-width // factor))):
             said = f"{width}x{height} px as when the data set was loaded"
-            now = f"{image.shape[1]}x{image.shape[0]}"
+            now = f"{image.shape[1]}x{image.shape[0]}" + (
+                f" at 1/{factor} of its sides" if factor > 1 else ""
+            )
             raise ImageError(f"{path}: the image must be {said}, but is {now}", index)
         return image

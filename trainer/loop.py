@@ -58,7 +58,7 @@ def train(
         dataset.DataError: The data cannot be read.
         model.spec.ModelError: The model cannot be.
     """
-    dataset = dataset or load(config.data)
+    dataset = dataset or load(config.data, difficult=config.difficult)
     if not config.resume:
         RunFolder(config.out).check_free()
     with stop_requests() as stopped, prepare.cpu_threads(config.threads):

@@ -18,6 +18,9 @@ from trainer.image_cache import Image
 from trainer.images import as_image
 from trainer.warp import Labels, worth_showing
 
+MOSAIC = 4
+"""Images of a mosaic: top left, top right, bottom left, bottom right."""
+
 MIXUP_BETA = 32.0
 """Both parameters of the Beta distribution of the blend: nearly always between 0.3 and 0.7."""
 

@@ -20,6 +20,7 @@ from trainer.erase import Holes, draw_holes, drop_hidden, paint_holes
 from trainer.image_cache import Image
 from trainer.images import as_image
 from trainer.mixes import (
+    MOSAIC,
     Donor,
     Patch,
     Tile,
@@ -31,7 +32,7 @@ from trainer.mixes import (
     lay_mosaic,
 )
 from trainer.plan import Draw
-from trainer.warp import Labels, Scene, Warp, draw_warp, render, warp_labels
+from trainer.warp import Labels, Scene, Warp, draw_warp, render, seen_region, warp_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,10 +212,24 @@ def cook(recipe: Recipe, image: Callable[[int], Image]) -> Image:
 def _show(
     layer: Layer, image: Callable[[int], Image], recolour: Callable[[Image], Image] | None = None
 ) -> Image:
-    tiles = tuple((image(tile.index), tile.x, tile.y) for tile in layer.tiles)
+    tiles = tuple((image(tile.index), tile.x, tile.y) for tile in _seen_tiles(layer))
     patches = []
     for patch in layer.patches:
         x1, y1, x2, y2 = patch.crop
         part = image(patch.index)[y1:y2, x1:x2]
         patches.append((part[:, ::-1] if patch.mirror else part, patch.mask, patch.x, patch.y))
     return render(Scene(layer.canvas, tiles, tuple(patches)), layer.warp, recolour)
+
+
+def _seen_tiles(layer: Layer) -> Sequence[Tile]:
+    """The tiles of a layer without those that the picture can't show, whose images then need not be read.
+
+    A tile of a mosaic has a quarter of the canvas to itself. It is judged by that, not by its image, for which
+    another one may stand in: a sample must not depend on who knows already that an image is bad.
+    """
+    if len(layer.tiles) != MOSAIC:
+        return layer.tiles
+    x0, y0, x1, y1 = seen_region(layer.canvas, layer.warp)
+    centre = layer.tiles[-1]
+    columns, rows = (x0 < centre.x, x1 > centre.x), (y0 < centre.y, y1 > centre.y)
+    return [tile for corner, tile in enumerate(layer.tiles) if columns[corner % 2] and rows[corner // 2]]

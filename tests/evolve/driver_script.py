@@ -17,8 +17,10 @@ from pathlib import Path
 
 from evolve import EvolveError, Gene, SearchSettings, Space
 from evolve.journal import Journal
+from evolve.object_store import StoreUrl
 from evolve.ray_driver import run_evolution
 from evolve.resources import Resources
+from evolve.stored_run import holds_run, spool_of, store_of
 from evolve.trainable import Outcome
 
 
@@ -85,11 +87,16 @@ def shake_clock(offsets):
     time.time = lambda: true_time() + offsets[int(time.monotonic() * 2) % len(offsets)]
 
 
+def has_run(folder):
+    store = store_of(folder)
+    return (folder / "journal.jsonl").exists() if store is None else holds_run(store.url)
+
+
 def main(folder: Path, trials: int, epochs: int) -> None:
     given = os.environ.get
     if given("CLOCK"):
         shake_clock(json.loads(given("CLOCK")))
-    if not (folder / "journal.jsonl").exists():
+    if not has_run(folder):
         resources = Resources(
             cpus=float(given("CPUS", "1")),
             gpus=float(given("GPUS", "0")),
@@ -124,4 +131,5 @@ def main(folder: Path, trials: int, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    url = StoreUrl.parse(sys.argv[1])
+    main(Path(sys.argv[1]) if url is None else spool_of(url), int(sys.argv[2]), int(sys.argv[3]))

@@ -91,6 +91,7 @@ def trained(name: str, seed: int, anchors: Any = None) -> Detector:
 
 
 def main(folder: pathlib.Path) -> None:
+    torch.set_num_threads(1)  # small models: threads only wait for each other
     v6, other = trained("yolov5n", 0), trained("yolov5n", 1)
     torch.save({"v6": v6.state_dict(), "other": other.state_dict()}, folder / "truth.pt")
     whole = other_model(v6).half()

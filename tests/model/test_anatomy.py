@@ -18,6 +18,8 @@ ROWS = {
     "Conv": [-1, 1, "Conv", [16, 5, 2]],
     "two Conv": [-1, 2, "Conv", [16, 3]],
     "DWConv": [-1, 1, "DWConv", [16, 3]],
+    "DWConvTranspose2d": [-1, 1, "DWConvTranspose2d", [16, 4, 2, 1]],
+    "MixConv2d": [-1, 1, "MixConv2d", [16, [3, 5, 7], 2]],
     "CrossConv": [-1, 1, "CrossConv", [16, 5]],
     "Focus": [-1, 1, "Focus", [16, 3]],
     "Bottleneck": [-1, 2, "Bottleneck", [16]],
@@ -33,6 +35,7 @@ ROWS = {
     "SPP": [-1, 1, "SPP", [16, [3, 5]]],
     "SPPF": [-1, 1, "SPPF", [16, 3]],
     "SPPCSP": [-1, 2, "SPPCSP", [16]],
+    "MP": [-1, 1, "MP", [2]],
     "SAM": [-1, 1, "SAM", [16, 5]],
     "PointwiseSAM": [-1, 1, "PointwiseSAM", [16]],
     "ChannelSlice": [-1, 1, "ChannelSlice", [2, 1]],
@@ -43,10 +46,11 @@ ROWS = {
     "nn.Upsample": [-1, 1, "nn.Upsample", [None, 2, "nearest"]],
     "nn.MaxPool2d": [-1, 1, "nn.MaxPool2d", [3, 1, 1]],
     "nn.ZeroPad2d": [-1, 1, "nn.ZeroPad2d", [[0, 0, 0, 0]]],
+    "nn.ReplicationPad2d": [-1, 1, "nn.ReplicationPad2d", [[0, 0, 0, 0]]],
     "nn.LeakyReLU": [-1, 1, "nn.LeakyReLU", [0.1]],
 }
 EVERYWHERE = ("SE", "CBAM", "CBAMC3", "C3TR")
-REST = {"Concat", "Detect", "nn.Identity", "nn.ReLU", "nn.SiLU", "nn.Mish", "nn.Hardswish"}
+REST = {"Concat", "Detect", "nn.BatchNorm2d", "nn.Identity", "nn.ReLU", "nn.SiLU", "nn.Mish", "nn.Hardswish"}
 
 
 def one_row(row: list[object]) -> dict[str, object]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model import build
+from model.darknet import as_darknet, count_numbers
 from model.spec import ModelError, load_spec
 from model.transfer import build_from, transfer
 from model.weights import read_checkpoint
@@ -38,6 +39,37 @@ def yolov3(w: float) -> Net:
             net += [("route", -4), conv(filters * w, 1), ("upsample",), ("route", -1, back)]
         net += [conv(filters * w, 1), conv(2 * filters * w, 3)] * 3 + out(level, 1.0)
     return net
+
+
+def yolov3_spp(w: float) -> Net:
+    """yolov3-spp.cfg: pools of three sizes after the third convolution of the head, largest first."""
+    net = yolov3(w)
+    place = net.index(("upsample",)) - 7  # behind three of the seven convolutions before the first output
+    spp: Net = [("pool", 5, 1), ("route", -2), ("pool", 9, 1), ("route", -4), ("pool", 13, 1)]
+    return [*net[:place], *spp, ("route", -1, -3, -5, -6), conv(512 * w, 1), *net[place:]]
+
+
+def yolov3_tiny(w: float) -> Net:
+    net: Net = []
+    for filters in (16, 32, 64, 128, 256):
+        net += [conv(filters * w, 3), ("pool", 2, 2)]
+    net += [
+        conv(512 * w, 3),
+        ("pool", 2, 1),
+        conv(1024 * w, 3),
+        conv(256 * w, 1),
+        conv(512 * w, 3),
+        *out(1, 1.0),
+    ]
+    return [
+        *net,
+        ("route", -4),
+        conv(128 * w, 1),
+        ("upsample",),
+        ("route", -1, 8),
+        conv(256 * w, 3),
+        *out(0, 1.0),
+    ]
 
 
 def yolov4_tiny(w: float) -> Net:
@@ -85,19 +117,46 @@ def yolov4(w: float) -> Net:
     return net
 
 
-NETS: dict[str, Callable[[float], Net]] = {"yolov3": yolov3, "yolov4": yolov4, "yolov4-tiny": yolov4_tiny}
+NETS: dict[str, Callable[[float], Net]] = {
+    "yolov3": yolov3,
+    "yolov3-spp": yolov3_spp,
+    "yolov3-tiny": yolov3_tiny,
+    "yolov4": yolov4,
+    "yolov4-tiny": yolov4_tiny,
+}
+WIDTHS = [
+    ("yolov3", 0.25),
+    ("yolov3-spp", 0.25),
+    ("yolov3-tiny", 0.5),
+    ("yolov4", 0.25),
+    ("yolov4-tiny", 0.5),
+]
+
+
+HEADER_BYTES = 20
+PUBLISHED_BYTES = {
+    "yolov3": 248_007_048,
+    "yolov3-spp": 252_209_544,
+    "yolov3-tiny": 35_434_956,
+    "yolov4": 257_717_640,
+    "yolov4-tiny": 24_251_276,
+}
+"""Of the files of 80 classes that darknet's authors published."""
 
 
 class Numbers:
-    """Draws what a configuration reads, in its order, and keeps it for the file."""
+    """Draws what a configuration reads, in its order, and keeps it for the file and by the numbers of layers."""
 
-    def __init__(self) -> None:
+    def __init__(self, eps: float = 1e-5) -> None:
         self.generator = torch.Generator().manual_seed(0)
         self.written: list[Tensor] = []
+        self.numbered: dict[str, Tensor] = {}
+        self.layer, self.eps = 0, eps
 
-    def draw(self, *shape: int, low: float, high: float) -> Tensor:
+    def draw(self, *shape: int, low: float, high: float, name: str = "") -> Tensor:
         values = torch.rand(shape, generator=self.generator) * (high - low) + low
         self.written.append(values.flatten())
+        self.numbered[f"module_list.{self.layer}.{name}"] = values
         return values
 
     def write(self, path: Path, count: int | None = None) -> None:
@@ -107,28 +166,39 @@ class Numbers:
 
 def convolve(x: Tensor, layer: tuple[Any, ...], numbers: Numbers) -> Tensor:
     _, filters, size, stride, act = layer
-    shift = numbers.draw(filters, low=-0.5, high=0.5)
+    place = "Conv2d" if act == "linear" else "BatchNorm2d"
+    shift = numbers.draw(filters, low=-0.5, high=0.5, name=f"{place}.bias")
     norm = None
     if act != "linear":
-        scale, mean = numbers.draw(filters, low=0.4, high=0.9), numbers.draw(filters, low=-0.2, high=0.2)
-        norm = (scale, mean, numbers.draw(filters, low=0.3, high=1.5))
+        scale = numbers.draw(filters, low=0.4, high=0.9, name=f"{place}.weight")
+        mean = numbers.draw(filters, low=-0.2, high=0.2, name=f"{place}.running_mean")
+        norm = (scale, mean, numbers.draw(filters, low=0.3, high=1.5, name=f"{place}.running_var"))
     reach = (3 / (x.shape[1] * size**2)) ** 0.5 * (0.2 if act == "linear" else 1)
-    y = functional.conv2d(
-        x, numbers.draw(filters, x.shape[1], size, size, low=-reach, high=reach), None, stride, size // 2
-    )
+    kernel = numbers.draw(filters, x.shape[1], size, size, low=-reach, high=reach, name="Conv2d.weight")
+    y = functional.conv2d(x, kernel, None, stride, size // 2)
     if norm is None:
         return y + shift.view(-1, 1, 1)
     scale, mean, variance = (each.view(-1, 1, 1) for each in norm)
-    y = scale * (y - mean) / (variance + 1e-5).sqrt() + shift.view(-1, 1, 1)
+    y = scale * (y - mean) / (variance + numbers.eps).sqrt() + shift.view(-1, 1, 1)
     return functional.leaky_relu(y, 0.1) if act == "leaky" else y * functional.softplus(y).tanh()
 
 
-def run(net: Net, images: Tensor, anchors: Any, strides: tuple[int, ...]) -> tuple[Tensor, Numbers]:
+def pool(x: Tensor, size: int, stride: int) -> Tensor:
+    """Darknet's: what lies outside never wins; a window of 2 at stride 1 reaches beyond the far sides alone."""
+    before = size // 2 if size % 2 else 0
+    after = size - 1 - before if stride == 1 else 0
+    padded = functional.pad(x, (before, after, before, after), value=-torch.inf)
+    return functional.max_pool2d(padded, size, stride)
+
+
+def run(
+    net: Net, images: Tensor, anchors: Any, strides: tuple[int, ...], eps: float = 1e-5
+) -> tuple[Tensor, Numbers]:
     """What darknet decodes for each level, and the numbers that it read."""
-    numbers, kept, found = Numbers(), [], {}
+    numbers, kept, found = Numbers(eps), [], {}
     x = images
     for index, layer in enumerate(net):
-        kind = layer[0]
+        kind, numbers.layer = layer[0], index
         if kind == "conv":
             x = convolve(x, layer, numbers)
         elif kind == "shortcut":
@@ -138,7 +208,7 @@ def run(net: Net, images: Tensor, anchors: Any, strides: tuple[int, ...]) -> tup
         elif kind == "half":
             x = x.chunk(2, 1)[1]
         elif kind == "pool":
-            x = functional.max_pool2d(x, layer[1], layer[2], layer[1] // 2 if layer[2] == 1 else 0)
+            x = pool(x, layer[1], layer[2])
         elif kind == "upsample":
             x = functional.interpolate(x, scale_factor=2)
         else:
@@ -160,7 +230,12 @@ def narrow(name: str, width: float) -> Any:
     return load_spec({**load_spec(name, classes=80).to_dict(), "width_multiple": width})
 
 
-@pytest.mark.parametrize(("name", "width"), [("yolov3", 0.25), ("yolov4", 0.25), ("yolov4-tiny", 0.5)])
+@pytest.mark.parametrize(("name", "published"), PUBLISHED_BYTES.items())
+def test_a_file_has_as_many_bytes_as_the_published_one(name: str, published: int) -> None:
+    assert HEADER_BYTES + 4 * count_numbers(as_darknet(load_spec(name)), 80) == published
+
+
+@pytest.mark.parametrize(("name", "width"), WIDTHS)
 def test_our_detector_with_darknets_weights_gives_what_darknet_gives(
     name: str, width: float, tmp_path: Path
 ) -> None:
@@ -174,6 +249,31 @@ def test_our_detector_with_darknets_weights_gives_what_darknet_gives(
     assert detector.classes == CLASSES
     with torch.no_grad():
         torch.testing.assert_close(detector(images)[0], wanted, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "width"), [("yolov3-spp", 0.25), ("yolov4", 0.25), ("yolov4-tiny", 0.5)])
+def test_tensors_numbered_by_darknets_layers_find_their_places(
+    name: str, width: float, tmp_path: Path
+) -> None:
+    spec = narrow(name, width)
+    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    wanted, numbers = run(NETS[name](width), images, spec.anchors, spec.strides, eps=1e-4)
+    path = tmp_path / "best.pt"
+    torch.save({"epoch": 3, "model": numbers.numbered, "optimizer": None, "training_results": ""}, path)
+    with pytest.raises(ModelError, match=r"best\.pt .*numbered as in a darknet configuration: say the model"):
+        read_checkpoint(path)
+    detector, report = build_from(read_checkpoint(path, spec=spec))
+    assert report.complete
+    assert detector.classes == CLASSES
+    assert any("does not say how its boxes are decoded" in note for note in report.notes)
+    with torch.no_grad():
+        torch.testing.assert_close(detector(images)[0], wanted, atol=1e-3, rtol=1e-3)
+    with pytest.raises(ModelError, match=r"convolutions, but yolov3-tiny has 13|best\.pt .*yolov3-tiny has"):
+        read_checkpoint(path, spec=load_spec("yolov3-tiny"))
+    extra = {**numbers.numbered, "module_list.3.w": torch.ones(2)}
+    torch.save(extra, path)
+    with pytest.raises(ModelError, match=r"its tensor .module_list\.3\.w. belongs to no layer"):
+        read_checkpoint(path, spec=spec)
 
 
 def test_the_file_of_a_backbone_fills_its_rows_and_a_cut_one_is_refused(tmp_path: Path) -> None:

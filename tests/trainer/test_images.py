@@ -120,6 +120,45 @@ class TestScaledImages:
             ScaledImages(split, SIZE, smooth=True)[0]
 
 
+class TestReducedReading:
+    """JPEGs that are going to be shrunk by 2 or more are decoded at a half, a quarter or an eighth of their sides."""
+
+    @pytest.fixture(params=[(126, 98, 1), (131, 257, 4), (600, 471, 8), (71, 513, 8)])
+    def case(self, request, tmp_path):
+        """A smooth photograph of odd sides, and the factor by which it may be reduced."""
+        width, height, factor = request.param
+        ys, xs = np.mgrid[:height, :width] / max(width, height)
+        image = np.stack([255 * xs, 255 * ys, 127 + 120 * np.sin(9 * xs + 5 * ys)], axis=2).astype(np.uint8)
+        path = tmp_path / "photo.jpg"
+        cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 98])
+        labels = (np.zeros((0, 5), np.float32),)
+        return Split("train", (path,), np.array([(width, height)], np.int32), labels), image, factor
+
+    def test_the_picture_is_the_one_that_is_read_whole_and_averaged(self, case):
+        split, image, _ = case
+        images = ScaledImages(split, SIZE, smooth=False, cache="off")
+        expected = resize(image, images.sizes[0], smooth=True).astype(int)
+        assert images[0].shape[:2] == images.sizes[0]
+        assert np.abs(images[0] - expected).mean() < 4
+
+    def test_less_is_decoded(self, case, monkeypatch):
+        split, image, factor = case
+        seen = []
+        monkeypatch.setattr("trainer.images.resize", lambda image, size, smooth: seen.append(image) or image)
+        for smooth in (True, False):
+            ScaledImages(split, SIZE, smooth=smooth, cache="off")[0]
+        whole, reduced = (found.shape[:2] for found in seen)
+        assert whole == image.shape[:2]
+        assert reduced == tuple(-(-side // factor) if factor > 1 else side for side in whole)
+        assert max(reduced) >= SIZE
+
+    def test_an_image_that_changed_its_size_is_named(self, case):
+        split, image, _ = case
+        cv2.imwrite(str(split.images[0]), image[:-20])
+        with pytest.raises(TrainError, match=r"photo\.jpg: the image must be \d+x\d+ px .* but is"):
+            ScaledImages(split, SIZE, smooth=False, cache="off")[0]
+
+
 def test_an_image_turned_by_its_exif_tag_is_read_upright(tmp_path):
     path = tmp_path / "turned.jpg"
     plain = cv2.imencode(".jpg", np.zeros((20, 30, 3), np.uint8))[1].tobytes()
@@ -130,3 +169,4 @@ def test_an_image_turned_by_its_exif_tag_is_read_upright(tmp_path):
     body = b"Exif\x00\x00" + tiff
     path.write_bytes(plain[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + plain[2:])
     assert read_image(path).shape == (30, 20, 3)
+    assert read_image(path, reduce=2).shape == (15, 10, 3)

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from dataset import Split
 from dataset.polygons import pack_polygons
+from trainer.augment import flip
 from trainer.config import Hyperparameters
 from trainer.cook_on_device import cook_batch
 from trainer.erase import overlaps
 from trainer.packing import pack
 from trainer.plan import Draw
 from trainer.recipe import Composer, cook
+from trainer.warp import Scene, render
 
 SIDE = 128
 SIZES = ((96, 128), (128, 80), (128, 128), (60, 128))
@@ -161,6 +163,28 @@ def test_boxes_follow_pictures_of_other_sizes(place, seed, zoom, mosaic):
     assert picture.shape == (side, side, 3)
     if len(recipe.labels) == 1 and only_tile(recipe, seed % 4):
         assert np.abs(edges(picture) - recipe.labels[0, 1:]).max() < 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds, hyp=moves)
+def test_images_that_a_picture_does_not_show_are_not_read_and_it_is_the_same_without_them(seed, hyp):
+    images, split = scene(seed % 4, ramps=True)
+    recipe = compose(split, dataclasses.replace(hyp, mosaic=1.0, scale=0.9), seed)
+    layer, read = recipe.base, []
+    picture = cook(recipe, lambda index: read.append(index) or images[index])
+    assert len(read) <= len(layer.tiles)
+    tiles = tuple((images[tile.index], tile.x, tile.y) for tile in layer.tiles)
+    whole = flip(render(Scene(layer.canvas, tiles), layer.warp), recipe.flips)
+    assert np.array_equal(picture, whole)
+
+
+def test_a_mosaic_seen_from_near_needs_fewer_than_four_images():
+    images, split = scene(0)
+    hyp, read = dataclasses.replace(STILL, mosaic=1.0, scale=0.9), []
+    recipes = [compose(split, hyp, seed) for seed in range(40)]
+    for recipe in recipes:
+        cook(recipe, lambda index: read.append(index) or images[index])
+    assert 40 <= len(read) < 0.95 * sum(len(recipe.base.tiles) for recipe in recipes)
 
 
 def test_a_zoomed_picture_shows_all_that_the_unzoomed_one_shows():
