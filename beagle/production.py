@@ -17,6 +17,7 @@ from beagle.export_formats import FORMATS
 from beagle.export_training import Training
 from beagle.folders import CommandError
 from beagle.rescale import Length, nominal_step, rescale
+from beagle.setting_genes import overlaid
 from beagle.verification import VERIFY, expectation
 from dataset import DataError, Dataset, load
 from evolve.command_trainable import TRAINER
@@ -122,11 +123,11 @@ def export_best(
 def _detector_files(
     state: RunState, best: TrialState, wanted: Wanted, target: Path, folder: Path
 ) -> ExportFiles:
-    settings = state.header["settings"]
+    settings = overlaid(state.header["settings"], best.config)
     table = np.asarray(best.result["anchors"], dtype=np.float64)
     spec = load_spec(settings["model"], classes=settings["classes"], anchors=table)
     name = wanted.format or "beagle"
-    trial_hyp = Hyperparameters.from_dict({**settings["hyp"], **best.config}).to_dict()
+    trial_hyp = Hyperparameters.from_dict(settings["hyp"]).to_dict()
     data, notes = _data(settings["data"])
     images = state.header.get("data", {}).get("images") or (len(data.train.images) if data else None)
     hyp, length, why = _rescaled(settings, trial_hyp, images, wanted, name)

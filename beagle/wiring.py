@@ -22,6 +22,7 @@ from beagle.genes import build_space
 from beagle.production import at_another_length, provenance
 from beagle.run_header import begin_run, fidelity_header
 from beagle.searching import search_header
+from beagle.setting_genes import check_setting_genes, overlaid
 from dataset import load
 from evolve.command_trainable import TRAINER, run_command
 from evolve.confirm import Plan, confirm_event
@@ -108,7 +109,7 @@ def start_run(
         ValueError: Whatever the rooms refuse; nothing is written then.
     """
     check_new_folder(folder)
-    space = build_space(options.genes, options.space, options.hyp)
+    space = build_space(options.genes, options.space, options.hyp, options.training)
     inputs = load_inputs(options.data, options.model, options.image_size, note)
     data, image_size = inputs.data, inputs.image_size
     training = {
@@ -123,6 +124,7 @@ def start_run(
     }
     # Refused now rather than in every trial.
     config = TrainConfig.from_dict({**training, "out": str(folder), "devices": devices_of(resources.gpus)})
+    check_setting_genes(space.genes, {**training, "out": str(folder)})
     if config.weights and not Path(config.weights).is_file():
         raise CommandError(f"{config.weights}: there are no such weights to start from")
     fitted = fit_anchors(inputs, mode=options.anchors, hyp=options.hyp, seed=options.seed)
@@ -279,7 +281,7 @@ def train_detector(assignment: Assignment, report: Report) -> Outcome:
     if not resume and out.exists():
         shutil.rmtree(out)  # an attempt that died before its first checkpoint leaves nothing to go on from
     settings = {key: value for key, value in assignment.settings.items() if key != "classes"}
-    settings |= {"hyp": {**settings["hyp"], **assignment.config}, "out": str(out), "resume": resume}
+    settings = overlaid(settings, assignment.config) | {"out": str(out), "resume": resume}
     length, dataset = settings.pop("trial_epochs", None), None
     if length not in (None, settings["epochs"]):  # it confirms what production will train
         dataset = load(settings["data"])

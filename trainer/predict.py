@@ -135,7 +135,7 @@ def draw(image: Image, detections: Found, names: Sequence[str]) -> Image:
         colour = class_colour(int(label))
         corner = (round(left), round(top))
         cv2.rectangle(canvas, corner, (round(right), round(bottom)), colour, line)
-        _draw_label(canvas, f"{names[int(label)]} {confidence:.2f}", corner, colour, scale)
+        draw_label(canvas, f"{names[int(label)]} {confidence:.2f}", corner, colour, scale)
     return canvas
 
 
@@ -214,7 +214,7 @@ def _as_batch(image: Image, image_size: int, grid: int) -> dict[str, Any]:
     }
 
 
-def _draw_label(
+def draw_label(
     canvas: Image, text: str, corner: tuple[int, int], colour: tuple[int, int, int], scale: float
 ) -> None:
     """A filled plate with text, above the box's corner, or inside the box where there is no room above."""
