@@ -16,7 +16,7 @@ def status(
     most: Annotated[int, typer.Option("--most", help="Show at most this many trials; 0 for all.")] = 20,
 ) -> None:
     """Show how a run stands: trials, the best so far, and what failed."""
-    from beagle.folders import find_run
+    from beagle.folders import as_given, find_run
     from evolve.control import driver_of
     from evolve.journal import RunState, TrialState, fold, read_journal
     from evolve.stored_run import run_label
@@ -69,10 +69,10 @@ def status(
     if len(shown) < len(trials):
         console.note(f"{len(trials) - len(shown)} more (--most 0 shows all)")
     if driver is not None:
-        console.note(f"driven by process {driver} (`beagle stop {run}` ends it gently)")
+        console.note(f"driven by process {driver} (`beagle stop {as_given(run)}` ends it gently)")
     elif state.told < state.budget:
         why = f"stopped: {state.stopped}" if state.stopped else "nobody drives it any more"
-        console.note(f"{why} (`beagle resume {run}` goes on)")
+        console.note(f"{why} (`beagle resume {as_given(run)}` goes on)")
     if best is not None:
         genes = "  ".join(
             f"{name} {value if isinstance(value, str) else f'{value:g}'}"
