@@ -220,7 +220,6 @@ def test_a_worker_that_is_killed_takes_its_command_along_and_a_retry_goes_on(yol
     seen = Seen(stop_at=3)
     with pytest.raises(SystemExit):
         run_command(given, seen)  # the keeper's lock makes it wait for the orphan's end
-    assert min(seen) >= 1
     ran = epochs_run(yolov5)
     assert ran.count(0) == 1
     assert len(ran) <= len(set(ran)) + 1  # the epoch in flight at the kill
