@@ -17,6 +17,7 @@ from beagle import (
     __version__,
     anchors_command,
     cluster_command,
+    confirm_command,
     console,
     convert_command,
     data_command,
@@ -28,6 +29,7 @@ from beagle import (
     model_command,
     predict_command,
     report_command,
+    serve_command,
     status_command,
     stop_command,
     submit_command,
@@ -55,6 +57,7 @@ app.command("val")(val_command.val)
 app.command("predict")(predict_command.predict)
 app.command("evolve")(evolve_command.evolve)
 app.command("resume")(evolve_command.resume)
+app.command("confirm")(confirm_command.confirm)
 app.command("status")(status_command.status)
 app.command("stop")(stop_command.stop)
 app.command("report")(report_command.report)
@@ -64,6 +67,7 @@ app.command("sync")(sync_command.sync)
 app.command("submit", context_settings=submit_command.CONTEXT)(submit_command.submit)
 app.add_typer(jobs_command.app, name="jobs", help="Jobs that were submitted.")
 app.add_typer(cluster_command.app, name="cluster", help="Configurations of clusters.")
+app.command("serve")(serve_command.serve)
 app.command("demo")(demo_command.demo)
 app.command("doctor")(doctor_command.doctor)
 

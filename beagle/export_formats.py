@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from beagle.export_training import Training, Written, lost_note, rate_note, unknown_modules, weights_note
+from beagle.setting_genes import SWITCHES
 from evolve.export import HERE, shell_variable
 from model.spec import ModelSpec, spec_to_yaml
 
@@ -52,7 +53,7 @@ def write_beagle(training: Training) -> Written:
     words = ["beagle", "train", shell_variable("DATA"), "--model", "model.yaml", "--hyp", "hyp.yaml"]
     for name, value in options.items():
         words += [f"--{name}", str(value)]
-    words += [f"--{name}" for name in ("rect", "multi-scale") if settings.get(name.replace("-", "_"))]
+    words += [f"--{name.replace('_', '-')}" for name in SWITCHES if settings.get(name)]
     # model.yaml holds the anchors, so production need not fit any: 0 keeps the model's.
     return Written(
         format="beagle",

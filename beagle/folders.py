@@ -62,6 +62,11 @@ def run_folder(run: Path) -> Path:
     return spool_of(url)
 
 
+def as_given(run: Path) -> str:
+    """A run as the user named it, for a hint; a URL with both of its slashes, of which a `Path` keeps one."""
+    return str(StoreUrl.parse(run) or run)
+
+
 def has_run(folder: Path) -> bool:
     """Whether a run was begun in a folder, or in the store that it is a spool of."""
     store = store_of(folder)

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from beagle.folders import CommandError
+from beagle.setting_genes import SETTING_GENES, setting_gene
 from evolve import Gene, Space
 from trainer.config import RANGES, Hyperparameters, check_names
 
@@ -50,8 +52,11 @@ OPTIONAL_GENES: Mapping[str, tuple[float, float, bool, bool]] = {
     "cutout": (0.0, 1.0, False, False),
     "hide_and_seek": (0.0, 1.0, False, False),
     "gridmask": (0.0, 1.0, False, False),
+    "sat": (0.0, 1.0, False, False),
+    "sat_eps": (0.0, 0.05, False, False),
+    "iou_t": (0.1, 0.7, False, False),
 }
-"""Genes that are evolved when the user names them."""
+"""Genes that are evolved when the user names them; so are those of `beagle.setting_genes`."""
 
 ANCHORS_PER_LEVEL = 3
 
@@ -85,7 +90,12 @@ def load_yaml_map(path: Path, what: str) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def build_space(genes: tuple[str, ...], space: Path | None, hyp: Hyperparameters) -> Space:
+def build_space(
+    genes: tuple[str, ...],
+    space: Path | None,
+    hyp: Hyperparameters,
+    training: Mapping[str, Any] = MappingProxyType({}),
+) -> Space:
     """The genes to evolve, each starting at its value in `hyp`.
 
     Args:
@@ -94,6 +104,7 @@ def build_space(genes: tuple[str, ...], space: Path | None, hyp: Hyperparameters
             `name: {choices: [...], start, when}`; overrides `genes`. `when: {other: value or [values]}` names a gene
             above: elsewhere this one rests at its start.
         hyp: The starting configuration.
+        training: Settings of the training, where genes of settings start.
 
     Raises:
         CommandError: A gene that no training reads, or bounds beyond what the trainer accepts.
@@ -106,15 +117,25 @@ def build_space(genes: tuple[str, ...], space: Path | None, hyp: Hyperparameters
     known = {**GENES, **OPTIONAL_GENES}
     if space is not None:
         rows = load_yaml_map(space, "the search space")
-        check_names(rows, RANGES, f"gene in {space}:")
-        chosen = [_gene_from_row(name, row, start[name], space) for name, row in rows.items()]
+        check_names(rows, (*RANGES, *SETTING_GENES), f"gene in {space}:")
+        chosen = [
+            setting_gene(name, row, training, str(space))
+            if name in SETTING_GENES
+            else _gene_from_row(name, row, start[name], space)
+            for name, row in rows.items()
+        ]
     else:
-        check_names(genes, known, "gene")
+        check_names(genes, (*known, *SETTING_GENES), "gene")
         chosen = []
         for name in genes or GENES:
+            if name in SETTING_GENES:
+                chosen.append(setting_gene(name, None, training, "--genes"))
+                continue
             low, high, log, integer = known[name]
             chosen.append(Gene(name, low, high, start=start[name], log=log, integer=integer))
     for gene in chosen:
+        if gene.name in SETTING_GENES:
+            continue
         low, high = RANGES[gene.name]
         least, most = _extremes(gene)
         if least < low or most > high:

@@ -46,8 +46,12 @@ def needs_of(words: tuple[str, ...], folder: Path) -> Needs:
             paths.append(str(data))
     if words[0] == "resume" and given is not None:
         (paths if StoreUrl.parse(given) is None else stores).append(_absolute(given, folder))
-    if (weights := option(words, "--weights")) is not None:
-        paths.append(str(folder / weights))
+    files = {name: option(words, name) for name in ("--weights", "--hyp", "--space", "--trainer")}
+    paths += [
+        str(folder / file)
+        for name, file in files.items()
+        if file is not None and (name != "--trainer" or file.endswith((".yaml", ".yml")))
+    ]
     if words[0] in WITH_DATA:
         out = option(words, "--out") or "runs/x"
         if StoreUrl.parse(out) is None:

@@ -78,7 +78,7 @@ def stop_job(
 ) -> None:
     """End a job: as Ctrl-C does at first, by force when that does not help."""
     book = _book()
-    if book.status(job).status not in ("queued", "running"):
+    if not book.status(job).active:
         console.note(f"{job} has ended already")
     _show(book.stop(job, patience), as_json)
 
@@ -134,6 +134,6 @@ def _when(seconds: float) -> str:
 
 
 def _seconds(job: "JobInfo") -> str | None:
-    if job.status in ("queued", "running"):
+    if job.active:
         return f"{time.time() - job.started_at:.0f}"
     return None if job.ended_at is None else f"{job.ended_at - job.started_at:.0f}"

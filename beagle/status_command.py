@@ -16,14 +16,14 @@ def status(
     most: Annotated[int, typer.Option("--most", help="Show at most this many trials; 0 for all.")] = 20,
 ) -> None:
     """Show how a run stands: trials, the best so far, and what failed."""
-    from beagle.folders import find_run
+    from beagle.folders import as_given, find_run
     from evolve.control import driver_of
     from evolve.journal import RunState, TrialState, fold, read_journal
     from evolve.stored_run import run_label
 
     folder = find_run(run)
     state: RunState = fold(read_journal(folder / "journal.jsonl"))
-    best, driver = state.best(), driver_of(folder)
+    best, measured, driver = state.best(), state.measured(), driver_of(folder)
 
     def row(trial: TrialState) -> dict[str, Any]:
         return {
@@ -46,12 +46,14 @@ def status(
                 "budget": state.budget,
                 "finished": len(state.finished),
                 "failed": len(state.failed),
+                "stopped_early": len(state.cut),
                 "running": len(state.running),
                 "stopped": state.stopped,
                 "driver": driver,
                 "best": None
                 if best is None
                 else {**row(best), "config": best.config, "metrics": best.metrics},
+                "measured": None if measured is None else measured.to_dict(),
                 "trials": trials,
             }
         )
@@ -59,20 +61,21 @@ def status(
     shown = sorted(trials, key=lambda t: -1.0 if t["fitness"] is None else t["fitness"], reverse=True)[
         : most or None
     ]
+    stopped = f"{len(state.cut)} stopped early, " if state.ladder else ""
     columns = ["trial", "status", "fitness", "epochs", "seconds", "origin", "attempt", "reason"]
     console.show_table(
-        f"{state.name}: {len(state.finished)} finished, {len(state.failed)} failed, {len(state.running)} running, "
-        f"of {state.budget}",
+        f"{state.name}: {len(state.finished)} finished, {stopped}{len(state.failed)} failed, "
+        f"{len(state.running)} running, of {state.budget}",
         columns,
         [[trial[column] for column in columns] for trial in shown],
     )
     if len(shown) < len(trials):
         console.note(f"{len(trials) - len(shown)} more (--most 0 shows all)")
     if driver is not None:
-        console.note(f"driven by process {driver} (`beagle stop {run}` ends it gently)")
+        console.note(f"driven by process {driver} (`beagle stop {as_given(run)}` ends it gently)")
     elif state.told < state.budget:
         why = f"stopped: {state.stopped}" if state.stopped else "nobody drives it any more"
-        console.note(f"{why} (`beagle resume {run}` goes on)")
+        console.note(f"{why} (`beagle resume {as_given(run)}` goes on)")
     if best is not None:
         genes = "  ".join(
             f"{name} {value if isinstance(value, str) else f'{value:g}'}"

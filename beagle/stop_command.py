@@ -18,7 +18,7 @@ def stop(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Stop a run: its trials end their epoch and keep their checkpoints, and `beagle resume` goes on with them."""
-    from beagle.folders import CommandError, find_run
+    from beagle.folders import CommandError, as_given, find_run
     from evolve.control import ask_to_stop, driver_of, forget_stop
     from evolve.journal import fold, read_journal
     from evolve.stored_run import run_label
@@ -28,7 +28,7 @@ def stop(
     if driver is None:
         state = fold(read_journal(folder / "journal.jsonl"))
         done = state.told >= state.budget
-        hint = "it has used up its trials" if done else f"`beagle resume {run}` goes on with it"
+        hint = "it has used up its trials" if done else f"`beagle resume {as_given(run)}` goes on with it"
         raise CommandError(f"{state.name}: nobody drives this run, so there is nothing to stop ({hint})")
     ask_to_stop(folder, "now" if now else "gently")
     if wait:
@@ -44,7 +44,7 @@ def stop(
     elif wait:
         console.done(
             f"{state.name} stopped: {state.told} of {state.budget} trials are done, {len(state.running)} "
-            f"to go on with (`beagle resume {run}`)"
+            f"to go on with (`beagle resume {as_given(run)}`)"
         )
     else:
         console.done(f"asked process {driver} to stop {state.name}")

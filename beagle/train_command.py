@@ -102,6 +102,9 @@ def train(
     pipeline: Annotated[
         str, typer.Option("--pipeline", help="Augment on the cpu, the device, or auto: a GPU with room.")
     ] = "auto",
+    difficult: Annotated[
+        str, typer.Option("--difficult", help="VOC objects called difficult: learn, or ignore.")
+    ] = "learn",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a detector and keep its best and last checkpoints."""
@@ -148,6 +151,7 @@ def train(
         augment=augment,
         cache=cache,
         rect=rect,
+        difficult=difficult,
         multi_scale=multi_scale,
         pipeline=pipeline,
     )

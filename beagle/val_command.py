@@ -18,6 +18,9 @@ def val(
     tta: Annotated[
         bool, typer.Option("--tta", help="Look at each image three times: slower, better.")
     ] = False,
+    difficult: Annotated[
+        str, typer.Option("--difficult", help="VOC objects called difficult: learn (count), or ignore.")
+    ] = "learn",
     confidence: Confidence = 0.001,
     iou: Iou = 0.6,
     nms: Nms = "greedy",
@@ -44,6 +47,7 @@ def val(
             data,
             split,
             how=Measuring(batch_size=batch_size, device=device, suppression=suppression, tta=tta),
+            difficult=difficult,
             progress=advance,
         )
     if as_json:

@@ -5,14 +5,18 @@
     python -m benchmarks.search table [--results FILE]
 
 `run` appends one line of JSON per cell (problem, rule, trials at once, seed) and leaves out cells that stand there
-already, so it can be stopped and goes on. `table` prints what the file holds: mean rank (over the cells that all
-rules of the row have), mean regret (0 the optimum, 1 the median random point), and for every rule a Wilcoxon
-signed-rank test of its regret against ours, paired by problem and seed, with a one-sided p of ours being lower.
+already, so it can be stopped and goes on. Rows of ours carry a digest of the search's sources: those of other
+sources are dropped and played again, the rivals' stay. `table` prints what the file holds: mean rank (over the
+cells that all rules of the row have), mean regret (0 the optimum, 1 the median random point), and for every rule a
+two-sided Wilcoxon signed-rank test of its regret against ours, paired by problem and seed, p by Holm's correction
+over the rules. Beside it stands every rule over all the cells that it shares with ours, and where ours is worse than
+the v7.0 rule.
 
 With 16 at once trials take random times (log-normal, sigma 0.4), so they end out of order, and 16 are always open.
 """
 
 import argparse
+import hashlib
 import heapq
 import json
 import time
@@ -28,7 +32,14 @@ from benchmarks.search_rivals import RULES, Rule
 
 BUDGETS = (50, 100, 300)
 RESULTS = Path(__file__).parent / "data" / "search_results.jsonl"
+OURS, PUBLISHED = "beagle", "v7.0"
+SOURCES = (
+    *("brood", "failures", "gene", "growing", "operators", "plain_breeding", "racing", "screening"),
+    *("search", "search_base", "search_settings", "space", "surrogate"),
+)
 Cell = tuple[str, str, int, int]
+Chosen = dict[tuple[str, str, int], float]
+Places = list[tuple[str, int]]
 
 
 def play(
@@ -60,8 +71,26 @@ def play(
     return regret, slowest
 
 
+def version() -> str:
+    """A digest of the sources of our search."""
+    folder = Path(__file__).parents[1] / "evolve"
+    code = b"".join((folder / f"{name}.py").read_bytes() for name in SOURCES)
+    return hashlib.sha256(code).hexdigest()[:12]
+
+
+def drop_older(results: Path) -> None:
+    """Take rows of ours that other sources made out of the file."""
+    rows = read(results)
+    kept = [row for row in rows if row["rule"] != OURS or row.get("version") == version()]
+    if len(kept) < len(rows):
+        aside = results.with_suffix(".new")
+        aside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        aside.replace(results)
+
+
 def run(cells: Iterable[Cell], budget: int, results: Path) -> None:
     """Play the cells that the file does not hold, and append them."""
+    drop_older(results)
     last = str(max(each for each in BUDGETS if each <= budget))
     done = {
         (row["problem"], row["rule"], row["at_once"], row["seed"])
@@ -76,6 +105,7 @@ def run(cells: Iterable[Cell], budget: int, results: Path) -> None:
         regret, slowest = play(RULES[rule_name](problem.space, seed), problem, budget, at_once, seed)
         row = {"problem": name, "rule": rule_name, "at_once": at_once, "seed": seed, "regret": regret}
         row |= {"slowest_ask": round(slowest, 3), "cpu": round(time.process_time() - begin, 2)}
+        row |= {"version": version()} if rule_name == OURS else {}
         with results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -97,38 +127,84 @@ def tables(rows: list[dict[str, Any]]) -> Iterator[str]:
                 if row["at_once"] == at_once and str(budget) in row["regret"]
             }
             rules = [rule for rule in RULES if any(key[0] == rule for key in chosen)]
-            places = {key[1:] for key in chosen}
-            common = sorted(place for place in places if all((rule, *place) in chosen for rule in rules))
+            common = shared(chosen, rules)
             if len(rules) > 1 and common:
-                yield f"\n### {budget} trials, {at_once} at once: {len(common)} cells of all rules\n"
+                yield f"\n### {budget} trials, {at_once} at once: {_cells(common)} of all rules\n"
                 yield from _overall(chosen, rules, common)
                 yield from _per_problem(chosen, rules, common)
+                yield from _pairs(chosen, rules)
 
 
-def _overall(
-    chosen: dict[tuple[str, str, int], float], rules: list[str], common: list[tuple[str, int]]
-) -> Iterator[str]:
+def shared(chosen: Chosen, rules: list[str]) -> Places:
+    """Problems and seeds that all of some rules have."""
+    return sorted(
+        place for place in {key[1:] for key in chosen} if all((rule, *place) in chosen for rule in rules)
+    )
+
+
+def _cells(places: Places) -> str:
+    return f"{len(places)} cells ({len({seed for _, seed in places})} seeds)"
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Correct p-values for their number, in their order. Source: Holm 1979.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def _compared(chosen: Chosen, rule: str, places: Places) -> tuple[float, int, int]:
+    """Ours against a rule: (two-sided p of the signed-rank test, cells won, cells lost)."""
+    gap = np.array([chosen[OURS, *place] - chosen[rule, *place] for place in places])
+    p = float(wilcoxon(gap).pvalue) if np.any(gap) else 1.0
+    return p, int(np.sum(gap < 0)), int(np.sum(gap > 0))
+
+
+def _overall(chosen: Chosen, rules: list[str], common: Places) -> Iterator[str]:
     regret = np.array([[chosen[rule, *place] for rule in rules] for place in common])
     ranks = rankdata(np.round(regret, 4), axis=1)
-    yield "| rule | mean rank | mean regret | median regret | Wilcoxon p (ours lower) | cells won, lost |"
+    yield "| rule | mean rank | mean regret | median regret | p against ours (Holm) | ours won, lost |"
     yield "|---|---|---|---|---|---|"
-    ours = rules.index("beagle") if "beagle" in rules else None
+    others = [rule for rule in rules if rule != OURS and OURS in rules]
+    compared = {rule: _compared(chosen, rule, common) for rule in others}
+    corrected = dict(zip(others, holm([compared[rule][0] for rule in others]), strict=True))
     for index in np.argsort(ranks.mean(axis=0)):
-        test, score = "", ""
-        if ours is not None and index != ours:
-            gap = regret[:, ours] - regret[:, index]
-            test = f"{wilcoxon(gap, alternative='less').pvalue:.1e}" if np.any(gap) else "1"
-            score = f"{int(np.sum(gap < 0))}, {int(np.sum(gap > 0))}"
-        column = regret[:, index]
-        yield (
-            f"| {rules[index]} | {ranks[:, index].mean():.2f} | {column.mean():.3f} | {np.median(column):.3f} "
-            f"| {test} | {score} |"
+        rule, column = rules[index], regret[:, index]
+        words = (
+            f"{corrected[rule]:.1e} | {compared[rule][1]}, {compared[rule][2]}" if rule in compared else " | "
         )
+        yield f"| {rule} | {ranks[:, index].mean():.2f} | {column.mean():.3f} | {np.median(column):.3f} | {words} |"
 
 
-def _per_problem(
-    chosen: dict[tuple[str, str, int], float], rules: list[str], common: list[tuple[str, int]]
-) -> Iterator[str]:
+def _pairs(chosen: Chosen, rules: list[str]) -> Iterator[str]:
+    """Each rule over all the cells that it shares with ours, and the problems where ours is worse than v7.0."""
+    if OURS not in rules:
+        return
+    yield "\n| against | cells | its mean regret | ours | p (Holm) | won, lost |\n|---|---|---|---|---|---|"
+    others = [rule for rule in rules if rule != OURS and shared(chosen, [rule, OURS])]
+    places = {rule: shared(chosen, [rule, OURS]) for rule in others}
+    compared = {rule: _compared(chosen, rule, places[rule]) for rule in others}
+    corrected = dict(zip(others, holm([compared[rule][0] for rule in others]), strict=True))
+    for rule in others:
+        its, own = (np.mean([chosen[each, *place] for place in places[rule]]) for each in (rule, OURS))
+        _, won, lost = compared[rule]
+        yield f"| {rule} | {_cells(places[rule])} | {its:.3f} | {own:.3f} | {corrected[rule]:.1e} | {won}, {lost} |"
+    if PUBLISHED in others:
+        worse = []
+        for problem in dict.fromkeys(name for name, _ in places[PUBLISHED]):
+            seeds = [seed for name, seed in places[PUBLISHED] if name == problem]
+            own, its = (np.mean([chosen[r, problem, s] for s in seeds]) for r in (OURS, PUBLISHED))
+            worse += [f"{problem} ({own:.3f} against {its:.3f}, {len(seeds)} seeds)"] if own > its else []
+        yield f"\nWorse than {PUBLISHED} in the mean: {', '.join(worse) or 'on no problem'}."
+
+
+def _per_problem(chosen: Chosen, rules: list[str], common: Places) -> Iterator[str]:
     yield "\n| problem (mean regret) | seeds | " + " | ".join(rules) + " |\n|---|---|" + "---|" * len(rules)
     for problem in dict.fromkeys(place[0] for place in common):
         seeds = [seed for name, seed in common if name == problem]

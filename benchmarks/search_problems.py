@@ -175,6 +175,10 @@ def build_problem(name: str, seed: int) -> Problem:
     rng = np.random.default_rng([seed, sum(name.encode())])
     if name == "digits":
         return digits()
+    if name == "drawn":
+        from benchmarks.search_drawn import drawn_problem
+
+        return drawn_problem(seed)
     if name.startswith("table"):
         return landscape(name, rng)
     shape, genes, where, noise = (FUNCTIONS | DEVELOP_FUNCTIONS)[name]

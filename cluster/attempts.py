@@ -7,8 +7,6 @@ Run as `python -m cluster.attempts [--environment FILE] RETRIES WORDS…`. An ev
 FILE is JSON, the variables that the command gets: it is read and deleted at once.
 """
 
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from cluster.keeper import COMMAND
+from cluster.record import take_environment
 
 INTERNAL_ERROR = 3
 PAUSE_S = 1.0
@@ -53,12 +52,6 @@ def run(retries: int, words: tuple[str, ...]) -> int:
             sys.stderr.write(f"the command {what}: attempt {attempt + 2} of {retries + 1}\n")
             time.sleep(PAUSE_S)
     return code if code >= 0 else 128 - code
-
-
-def take_environment(path: Path) -> None:
-    """Set the variables that were handed over in a file, and delete it."""
-    os.environ.update(json.loads(path.read_text(encoding="utf-8")))
-    path.unlink()
 
 
 def main(words: list[str]) -> int:

@@ -79,7 +79,7 @@ class JobBook:
         """
         place = self.place(job_id)
         info = place.status(job_id)
-        if info.status in ("queued", "running"):
+        if info.active:
             raise ClusterError(f"{job_id} is {info.status}: stop it first, or wait for its end")
         return place.submit(spec or self.spec(job_id))
 

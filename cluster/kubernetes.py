@@ -1,9 +1,7 @@
 """Jobs on Kubernetes with the KubeRay operator, through kubectl."""
 
 import json
-import shutil
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -11,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from cluster.kubernetes_manifest import KubernetesSettings, environment_secret, native_name, rayjob
-from cluster.remote_record import RemoteRecord, load_remote, open_folder, remote_ids
+from cluster.probe import Needs, too_many_gpus
+from cluster.record import STOP
+from cluster.remote_place import RemotePlace
+from cluster.remote_record import RemoteRecord, load_remote
 from cluster.spec import ClusterError, JobInfo, JobSpec, JobStatus
 
-MANIFEST, STOP = "rayjob.json", "stop"
+MANIFEST = "rayjob.json"
 ANSWER_S = 60.0
-LOOK_AGAIN_S = 2.0
 # By the operator's account of the deployment, then by Ray's own of the job.
 DEPLOYMENT: dict[str, JobStatus] = {
     "Complete": "done",
@@ -32,14 +32,18 @@ DEPLOYMENT: dict[str, JobStatus] = {
 }
 
 
-class KubernetesSubmitter:
+class KubernetesSubmitter(RemotePlace):
     """Jobs as RayJobs: each gets a Ray cluster of its own, which is taken down when it has ended.
 
     Data and run folders are on the claim that all pods mount; the folder of jobs stays on this machine.
     """
 
+    name = "kubernetes"
+    holder = "Kubernetes"
+    look_again_s = 2.0
+
     def __init__(self, folder: Path, settings: KubernetesSettings | None = None) -> None:
-        self.folder = folder.absolute()
+        super().__init__(folder)
         self.settings = settings or KubernetesSettings()
 
     def submit(self, spec: JobSpec) -> str:
@@ -48,23 +52,70 @@ class KubernetesSubmitter:
         Raises:
             ClusterError: Kubernetes refuses it (its own words are shown), or it can't be written down.
         """
-        job = open_folder(self.folder, spec)
-        native = native_name(job.name, uuid.uuid4().hex[:5])
-        try:
+        with self._new_job(spec) as job:
+            native = native_name(job.name, uuid.uuid4().hex[:5])
             manifest = rayjob(spec, self.settings, native)
             (job / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
             if spec.environment:
                 self._kubectl("apply", "-f", "-", given=environment_secret(spec, self.settings, native))
             self._kubectl("apply", "-f", "-", given=manifest)
-            RemoteRecord.of(job, "kubernetes", native, spec, self.settings.to_dict()).save(job)
-        except (ClusterError, OSError) as error:
-            shutil.rmtree(job, ignore_errors=True)
-            raise ClusterError(f"the job can't be submitted: {error}") from error
+            RemoteRecord.of(job, self.name, native, spec, self.settings.to_dict()).save(job)
         return job.name
 
-    def list(self) -> tuple[JobInfo, ...]:
-        """All jobs of Kubernetes that were submitted from here, oldest first."""
-        return tuple(self.status(job_id) for job_id in remote_ids(self.folder, "kubernetes"))
+    def check(self, spec: JobSpec, needs: Needs) -> tuple[str, ...]:
+        """What stands in a job's way, one line each: what the cluster itself says, asked without starting anything.
+
+        Whether the pods will find the data and the run folder is not looked at: that would need the image. The claim
+        on which they are is.
+
+        Args:
+            spec: The job.
+            needs: What it needs to find.
+        """
+        found = too_many_gpus(needs, spec.resources.gpus)
+        manifest = rayjob(spec, self.settings, native_name(spec.name, "check"))
+        try:
+            self._kubectl("apply", "--dry-run=server", "-f", "-", given=manifest)
+        except ClusterError as error:
+            if 'no matches for kind "RayJob"' in str(error):
+                return (
+                    *found,
+                    f"the cluster has no KubeRay operator, which runs RayJobs: install it ({error})",
+                )
+            return (*found, f"Kubernetes would not start it: {error}")
+        if self.settings.claim:
+            found += self._not_claimed(self.settings.claim)
+        return (*found, *self._without_gpus(spec.resources.gpus))
+
+    def _not_claimed(self, claim: str) -> list[str]:
+        try:
+            told = json.loads(self._kubectl("get", "pvc", claim, "-o", "json"))
+        except ClusterError as error:
+            return [f"the claim {claim} can't be mounted: {error}"]
+        phase, modes = told.get("status", {}).get("phase"), told.get("spec", {}).get("accessModes", [])
+        found = (
+            [] if phase == "Bound" else [f"the claim {claim} must be bound to a volume, but it is {phase}"]
+        )
+        if "ReadWriteMany" not in modes:
+            found.append(
+                f"the claim {claim} must be ReadWriteMany, since all pods write, but it is {', '.join(modes)}"
+            )
+        return found
+
+    def _without_gpus(self, gpus: int) -> list[str]:
+        if not gpus:
+            return []
+        try:
+            nodes = json.loads(self._kubectl("get", "nodes", "-o", "json"))["items"]
+        except ClusterError:
+            return []  # few users may look at nodes; then the scheduler will say it
+        most = max((int(_allocatable(node)) for node in nodes), default=0)
+        if most >= gpus:
+            return []
+        return [
+            f"a worker asks for {gpus} GPUs, but no node has more than {most}: ask for less (--no-check where the "
+            "cluster adds nodes by itself)"
+        ]
 
     def status(self, job_id: str) -> JobInfo:
         """How a job stands.
@@ -132,24 +183,10 @@ class KubernetesSubmitter:
             if process.wait():
                 raise ClusterError(_last_line(said) or "kubectl can't show the log")
 
-    def stop(self, job_id: str, patience_s: float = 60.0) -> JobInfo:
-        """Suspend a job: Ray interrupts the command, and its pods are taken down.
-
-        Raises:
-            ClusterError: There is no such job, or it does not end.
-        """
-        info = self.status(job_id)
-        if info.status not in ("queued", "running"):
-            return info
-        (self.folder / job_id / STOP).touch()
+    def _interrupt(self, info: JobInfo, patience_s: float) -> None:
+        """By a suspension: Ray interrupts the command, and its pods are taken down."""
         change = json.dumps({"spec": {"suspend": True}})
         self._kubectl("patch", "rayjob", info.native_id, "--type=merge", f"--patch={change}")
-        end = time.monotonic() + patience_s + ANSWER_S
-        while (info := self.status(job_id)).status in ("queued", "running"):
-            if time.monotonic() > end:
-                raise ClusterError(f"{job_id} does not end: Kubernetes still holds RayJob {info.native_id}")
-            time.sleep(LOOK_AGAIN_S)
-        return info
 
     def _words(self, *words: str) -> tuple[str, ...]:
         context = [f"--context={self.settings.context}"] if self.settings.context else []
@@ -175,6 +212,10 @@ class KubernetesSubmitter:
         if done.returncode:
             raise ClusterError(_last_line(done.stderr) or f"kubectl ended with exit code {done.returncode}")
         return done.stdout
+
+
+def _allocatable(node: dict[str, Any]) -> str:
+    return str(node.get("status", {}).get("allocatable", {}).get("nvidia.com/gpu", "0"))
 
 
 def _last_line(text: str) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster.probe import Needs, findings, gpus_here
 from cluster.record import LOG, RECORD, STOP, Record, load_record, new_job_folder
 from cluster.spec import ClusterError, JobInfo, JobSpec, JobStatus
 
@@ -33,6 +34,20 @@ class LocalSubmitter:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
+
+    def check(self, spec: JobSpec, needs: Needs) -> tuple[str, ...]:
+        """What this machine lacks for a job, one line each.
+
+        Args:
+            spec: The job.
+            needs: What it needs to find.
+        """
+        found = findings(needs)
+        if needs.gpus > gpus_here():
+            found.append(
+                f"a trial asks for {needs.gpus:g} GPUs, but this machine has {gpus_here()}: ask for less"
+            )
+        return tuple(found)
 
     def submit(self, spec: JobSpec) -> str:
         """Start a job and give its id, once it has been recorded.

@@ -1,7 +1,7 @@
 """What a worker can reach, looked at from there before anything is trained.
 
-Run as `python -m cluster.probe NEEDS` on the machine in question, where NEEDS is JSON; it prints one line, MARK and
-a JSON list of what is lacking.
+Run as `python -m cluster.probe [--environment FILE] NEEDS` on the machine in question, where NEEDS is JSON; it
+prints one line, MARK and a JSON list of what is lacking.
 """
 
 import importlib.metadata
@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cluster.record import take_environment
 from cluster.spec import ClusterError
 from evolve.object_store import ObjectStore, StoreError, StoreUrl
 
@@ -92,6 +93,22 @@ def findings(needs: Needs) -> list[str]:
     return found
 
 
+def too_many_gpus(needs: Needs, per_node: int) -> list[str]:
+    """One line where a trial asks for more GPUs than a machine of the job has, since it never spans two."""
+    if needs.gpus <= per_node:
+        return []
+    return [
+        f"a trial asks for {needs.gpus:g} GPUs, but a machine of the job has {per_node}: give --gpus before the --, "
+        "too"
+    ]
+
+
+def gpus_here() -> int:
+    """NVIDIA GPUs that this machine's driver knows; 0 without one."""
+    folder = Path("/proc/driver/nvidia/gpus")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
 def _not_writable(folder: Path, host: str) -> list[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,5 +160,21 @@ def read_findings(text: str) -> tuple[str, ...]:
     raise ClusterError(f"the look at a worker brought no answer, but {text.strip()[-200:]!r}")
 
 
+def main(words: list[str]) -> None:
+    """What the module does when it is run; a job's variables are in the file behind `--environment`."""
+    unread: list[str] = []
+    if words[0] == "--environment":
+        path, words = Path(words[1]), words[2:]
+        try:
+            take_environment(path)
+        except OSError as error:
+            host = socket.gethostname()
+            unread.append(
+                f"{path.parent} can't be read on {host} ({error.strerror}), so a job can't be given variables "
+                "(--env): submit from a folder on storage that all machines share"
+            )
+    sys.stdout.write(MARK + json.dumps(unread + findings(Needs.from_json(words[0]))) + "\n")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(MARK + json.dumps(findings(Needs.from_json(sys.argv[1]))) + "\n")
+    main(sys.argv[1:])

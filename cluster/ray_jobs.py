@@ -7,7 +7,6 @@ asks for a token, `RAY_AUTH_MODE=token` and `RAY_AUTH_TOKEN` are taken from the 
 import json
 import os
 import shlex
-import shutil
 import sys
 import time
 import uuid
@@ -22,12 +21,13 @@ from ray.exceptions import RayError
 from ray.job_submission import JobSubmissionClient
 
 from cluster.probe import Needs, read_findings
-from cluster.remote_record import RemoteRecord, load_remote, open_folder, remote_ids
+from cluster.record import STOP
+from cluster.remote_place import RemotePlace
+from cluster.remote_record import RemoteRecord, load_remote
 from cluster.settings import Settings
 from cluster.spec import ClusterError, JobInfo, JobSpec, JobStatus
 
-STOP, ENVIRONMENT = "stop", "environment.json"
-LOOK_AGAIN_S = 1.0
+ENVIRONMENT = "environment.json"
 PROBE_S = 120.0
 ROOMS = ("anchors", "beagle", "cluster", "dataset", "evolve", "model", "trainer")
 STATUS: dict[str, JobStatus] = {
@@ -64,7 +64,7 @@ class RaySettings(Settings):
                 raise ClusterError(f"ship must be code, folder or both with a comma, but got {self.ship!r}")
 
 
-class RaySubmitter:
+class RaySubmitter(RemotePlace):
     """Jobs through Ray's Jobs API.
 
     The folder of jobs and the run folder must be on storage that the cluster shares, but for jobs that ship their
@@ -72,8 +72,11 @@ class RaySubmitter:
     when it starts: Ray would show them to everybody who may look at the job.
     """
 
+    name = "ray"
+    holder = "Ray"
+
     def __init__(self, folder: Path, settings: RaySettings | None = None) -> None:
-        self.folder = folder.absolute()
+        super().__init__(folder)
         self.settings = settings or RaySettings()
 
     def submit(self, spec: JobSpec) -> str:
@@ -82,11 +85,9 @@ class RaySubmitter:
         Raises:
             ClusterError: The cluster does not answer or refuses it, or it can't be written down.
         """
-        job = open_folder(self.folder, spec)
-        native = (
-            f"{job.name}-{uuid.uuid4().hex[:8]}"  # a second job of the same name is an error on the server
-        )
-        try:
+        with self._new_job(spec) as job:
+            # A second job of the same name is an error on the server.
+            native = f"{job.name}-{uuid.uuid4().hex[:8]}"
             if spec.environment:
                 _write_secret(job / ENVIRONMENT, spec.environment)
             with self._client() as client:
@@ -95,10 +96,7 @@ class RaySubmitter:
                     submission_id=native,
                     runtime_env=runtime_environment(spec, self.settings),
                 )
-            RemoteRecord.of(job, "ray", native, spec, self.settings.to_dict()).save(job)
-        except (ClusterError, OSError) as error:
-            shutil.rmtree(job, ignore_errors=True)
-            raise ClusterError(f"the job can't be submitted: {error}") from error
+            RemoteRecord.of(job, self.name, native, spec, self.settings.to_dict()).save(job)
         return job.name
 
     def check(self, spec: JobSpec, needs: Needs) -> tuple[str, ...]:
@@ -111,8 +109,9 @@ class RaySubmitter:
         Raises:
             ClusterError: The cluster does not answer, or has no room for the look in two minutes.
         """
-        words = [self.settings.python or sys.executable, "-P", "-m", "cluster.probe", needs.to_json()]
-        with self._client() as client:
+        words = [self.settings.python or sys.executable, "-P", "-m", "cluster.probe"]
+        with self._variables(spec) as given, self._client() as client:
+            words += [*given, needs.to_json()]
             native = client.submit_job(
                 entrypoint=shlex.join(words),
                 runtime_env=runtime_environment(spec, self.settings, with_folder=False),
@@ -128,7 +127,7 @@ class RaySubmitter:
                         f"no machine of the cluster had room for a trial of {needs.gpus:g} GPUs in {PROBE_S:g} s: "
                         "ask for less, or wait until others have ended",
                     )
-                time.sleep(LOOK_AGAIN_S / 2)
+                time.sleep(self.look_again_s / 2)
             text = client.get_job_logs(native)
             message = client.get_job_info(native).message or ""
             client.delete_job(native)
@@ -138,10 +137,6 @@ class RaySubmitter:
                 f"Beagle can't run with {words[0]} on the cluster ({last.strip()[:200]}): set python, or ship code",
             )
         return read_findings(text)
-
-    def list(self) -> tuple[JobInfo, ...]:
-        """All jobs of Ray that were submitted from here, oldest first."""
-        return tuple(self.status(job_id) for job_id in remote_ids(self.folder, "ray"))
 
     def status(self, job_id: str) -> JobInfo:
         """How a job stands.
@@ -189,33 +184,33 @@ class RaySubmitter:
     def _read_log(self, record: RemoteRecord, follow: bool) -> Iterator[str]:
         shown = 0
         while True:
-            last = not follow or self.status(record.id).status not in ("queued", "running")
+            last = not follow or not self.status(record.id).active
             with self._client() as client:
                 text = client.get_job_logs(record.native_id)
             yield text[shown:]
             shown = len(text)
             if last:
                 return
-            time.sleep(LOOK_AGAIN_S)
+            time.sleep(self.look_again_s)
 
-    def stop(self, job_id: str, patience_s: float = 60.0) -> JobInfo:
-        """Interrupt a job; Ray kills it when it has not ended in time (a minute, from its submission on).
-
-        Raises:
-            ClusterError: There is no such job, or it does not end.
-        """
-        info = self.status(job_id)
-        if info.status not in ("queued", "running"):
-            return info
-        (self.folder / job_id / STOP).touch()
+    def _interrupt(self, info: JobInfo, patience_s: float) -> None:
+        """Through Ray, which kills it when it has not ended in time: a minute, from its submission on."""
         with self._client() as client:
             client.stop_job(info.native_id)
-        end = time.monotonic() + patience_s + GENTLE_S
-        while (info := self.status(job_id)).status in ("queued", "running"):
-            if time.monotonic() > end:
-                raise ClusterError(f"{job_id} does not end: Ray still holds its job {info.native_id}")
-            time.sleep(LOOK_AGAIN_S)
-        return info
+
+    @contextmanager
+    def _variables(self, spec: JobSpec) -> Iterator[tuple[str, ...]]:
+        """Words by which a probe finds a job's variables: a file that it deletes, or that is deleted after it."""
+        if not spec.environment:
+            yield ()
+            return
+        path = self.folder / f".look-{uuid.uuid4().hex}.json"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write_secret(path, spec.environment)
+        try:
+            yield "--environment", str(path)
+        finally:
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def _client(self) -> Iterator[Any]:

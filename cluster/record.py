@@ -140,3 +140,9 @@ def new_job_folder(folder: Path, name: str) -> Path:
         except FileExistsError:  # making it is the test, so two that submit at once get two folders
             number += 1
             job = folder / f"{name}-{number}"
+
+
+def take_environment(path: Path) -> None:
+    """Set the variables that were handed over in a file, and delete it."""
+    os.environ.update(json.loads(path.read_text(encoding="utf-8")))
+    path.unlink()

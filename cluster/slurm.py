@@ -2,7 +2,6 @@
 
 import codecs
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -10,13 +9,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cluster.probe import Needs, findings
-from cluster.remote_record import RemoteRecord, load_remote, open_folder, remote_ids
-from cluster.slurm_script import EXIT, LOG, STOP, SlurmSettings, sbatch_script
+from cluster.probe import Needs, findings, too_many_gpus
+from cluster.record import STOP
+from cluster.remote_place import RemotePlace
+from cluster.remote_record import RemoteRecord, load_remote
+from cluster.slurm_script import EXIT, LOG, SlurmSettings, sbatch_script
 from cluster.spec import ClusterError, JobInfo, JobSpec, JobStatus
 
 SCRIPT = "job.sh"
-LOOK_AGAIN_S = 1.0
 ANSWER_S = 60.0
 WAITING = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
@@ -26,7 +26,7 @@ RUNNING = frozenset(
 )
 
 
-class SlurmSubmitter:
+class SlurmSubmitter(RemotePlace):
     """Jobs as batch scripts of Slurm, from a machine that has its commands.
 
     The folder of jobs must be on storage that the nodes share, at the same path; so must the working folder and the
@@ -34,8 +34,11 @@ class SlurmSubmitter:
     where no accounting runs. The environment of the submitting process goes to the job through Slurm.
     """
 
+    name = "slurm"
+    holder = "Slurm"
+
     def __init__(self, folder: Path, settings: SlurmSettings | None = None) -> None:
-        self.folder = folder.absolute()
+        super().__init__(folder)
         self.settings = settings or SlurmSettings()
 
     def submit(self, spec: JobSpec) -> str:
@@ -44,22 +47,18 @@ class SlurmSubmitter:
         Raises:
             ClusterError: Slurm refuses it (its own words are shown), or it can't be written down.
         """
-        job = open_folder(self.folder, spec)
-        script = job / SCRIPT
-        try:
+        with self._new_job(spec) as job:
+            script = job / SCRIPT
             script.write_text(sbatch_script(spec, self.settings, job, sys.executable), encoding="utf-8")
             answer = _call(
                 "sbatch", "--parsable", str(script), environment={**os.environ, **spec.environment}
             )
             native = answer.strip().split(";")[0]
             try:
-                RemoteRecord.of(job, "slurm", native, spec, self.settings.to_dict()).save(job)
+                RemoteRecord.of(job, self.name, native, spec, self.settings.to_dict()).save(job)
             except ClusterError:
                 _call("scancel", native)  # nobody could find it again
                 raise
-        except (ClusterError, OSError) as error:
-            shutil.rmtree(job, ignore_errors=True)
-            raise ClusterError(f"the job can't be submitted: {error}") from error
         return job.name
 
     def check(self, spec: JobSpec, needs: Needs) -> tuple[str, ...]:
@@ -73,16 +72,13 @@ class SlurmSubmitter:
             needs: What it needs to find.
         """
         script = sbatch_script(spec, self.settings, self.folder / "check", sys.executable)
-        found = findings(replace(needs, versions={}))
+        found = too_many_gpus(needs, spec.resources.gpus) if not self.settings.gres else []
+        found += findings(replace(needs, versions={}))
         try:
             _call("sbatch", "--test-only", given=script)
         except ClusterError as error:
             found.insert(0, f"Slurm would not start it: {error}")
         return tuple(found)
-
-    def list(self) -> tuple[JobInfo, ...]:
-        """All jobs of Slurm that were submitted from here, oldest first."""
-        return tuple(self.status(job_id) for job_id in remote_ids(self.folder, "slurm"))
 
     def status(self, job_id: str) -> JobInfo:
         """How a job stands.
@@ -135,7 +131,7 @@ class SlurmSubmitter:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         place = 0
         while True:
-            last = not follow or self.status(job_id).status not in ("queued", "running")
+            last = not follow or not self.status(job_id).active
             if log.exists():
                 with log.open("rb") as file:
                     file.seek(place)
@@ -145,34 +141,15 @@ class SlurmSubmitter:
             if last:
                 yield decoder.decode(b"", final=True)
                 return
-            time.sleep(LOOK_AGAIN_S)
+            time.sleep(self.look_again_s)
 
-    def stop(self, job_id: str, patience_s: float = 60.0) -> JobInfo:
-        """Interrupt a job through its script, and cancel it when that has not ended it in `patience_s` seconds.
-
-        Raises:
-            ClusterError: There is no such job, or Slurm does not let it go.
-        """
-        info = self.status(job_id)
-        if info.status not in ("queued", "running"):
-            return info
-        (self.folder / job_id / STOP).touch()
-        native = info.native_id
+    def _interrupt(self, info: JobInfo, patience_s: float) -> None:
+        """Through its script, and by a cancel when that has not ended it in time."""
         if info.status == "running":
-            _call("scancel", "--batch", "--signal=TERM", native)
-            info = self._wait(job_id, patience_s)
-        if info.status in ("queued", "running"):
-            _call("scancel", native)
-            info = self._wait(job_id, ANSWER_S)
-        if info.status in ("queued", "running"):
-            raise ClusterError(f"{job_id} does not end: Slurm still holds its job {native}")
-        return info
-
-    def _wait(self, job_id: str, seconds: float) -> JobInfo:
-        end = time.monotonic() + seconds
-        while (info := self.status(job_id)).status in ("queued", "running") and time.monotonic() < end:
-            time.sleep(LOOK_AGAIN_S)
-        return info
+            _call("scancel", "--batch", "--signal=TERM", info.native_id)
+            info = self._wait(info.id, patience_s)
+        if info.active:
+            _call("scancel", info.native_id)
 
 
 def _read_exit(job: Path) -> tuple[int, float] | None:

@@ -14,11 +14,12 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.record import STOP
 from cluster.settings import Settings
 from cluster.spec import JobSpec
 
 GRACE_S = 120
-LOG, RAY_LOG, EXIT, STOP = "output.log", "ray.log", "exit", "stop"
+LOG, RAY_LOG, EXIT = "output.log", "ray.log", "exit"
 EVOLUTIONS = ("evolve", "resume")
 
 

@@ -130,6 +130,11 @@ class JobInfo:
     native_id: str = ""
     detail: str = ""
 
+    @property
+    def active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.status in ("queued", "running")
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data; paths become text."""
         paths = {"folder": str(self.folder), "log": str(self.log) if self.log else None}

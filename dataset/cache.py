@@ -25,7 +25,7 @@ from dataset.parallel import map_threads
 from dataset.polygons import Polygons
 from dataset.sources import Fault, Survey
 
-_VERSION = 2
+_VERSION = 3
 _PACKED = ("points", "rings", "labels", "images")  # of outlines
 
 logger = logging.getLogger(__name__)
@@ -159,6 +159,11 @@ def _pack(entry: Entry) -> dict[str, NDArray[Any]]:
         "rows": np.concatenate(labels) if labels else np.zeros((0, 5), np.float32),
     }
     for split in splits:
+        if split.crowds is not None:
+            arrays[f"{split.name}/crowds"] = np.concatenate(split.crowds)
+            arrays[f"{split.name}/crowd_counts"] = np.array(
+                [len(rows) for rows in split.crowds], dtype=np.int64
+            )
         if split.polygons is not None:
             arrays |= {f"{split.name}/{part}": getattr(split.polygons, part) for part in _PACKED}
     return arrays
@@ -176,7 +181,11 @@ def _unpack(meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Entry:
         sizes = arrays["numbers"][owners, 2:].astype(np.int32)
         parts = [arrays[f"{name}/{part}"] for part in _PACKED if f"{name}/{part}" in arrays]
         polygons = Polygons(*parts) if parts else None
-        splits[name] = Split(name, images, sizes, tuple(labels[start : start + count]), polygons)
+        crowds = None
+        if f"{name}/crowds" in arrays:
+            ends = np.cumsum(arrays[f"{name}/crowd_counts"])[:-1]
+            crowds = tuple(np.split(arrays[f"{name}/crowds"], ends))
+        splits[name] = Split(name, images, sizes, tuple(labels[start : start + count]), polygons, crowds)
         start += count
     examined = Examined(
         name=meta["name"],

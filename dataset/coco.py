@@ -15,6 +15,7 @@ _PATTERNS = ("instances_*.json", "*.json")
 _BOX = 4
 
 _Row = tuple[list[float], int, Rings]
+_Rows = dict[str, list[_Row]]
 
 
 def survey_file(path: Path) -> Survey:
@@ -49,7 +50,7 @@ def _list_files(folder: Path) -> list[tuple[str, Path]]:
 
 
 def read_labels(survey: Survey) -> RawSet:
-    """The boxes of all images of a survey's files. Crowd boxes, which mark a region of many objects, are left out.
+    """The boxes of all images of a survey's files; crowd boxes, which mark many objects, become regions.
 
     Raises:
         DataError: A file is no COCO json, or two files disagree on what a category id means.
@@ -65,6 +66,10 @@ def read_labels(survey: Survey) -> RawSet:
     for split, path, content in contents:
         images += _read_split(split, path, content, classes, faults)
     notes = []
+    regions = sum(len(image.regions) for image in images)
+    if regions:
+        what = "1 crowd box is" if regions == 1 else f"{regions} crowd boxes are"
+        notes.append(f"{what} not learnt; in an evaluation detections in them do not count")
     if list(classes) != list(classes.values()) and list(classes) != [index + 1 for index in classes.values()]:
         notes.append(
             f"category ids {min(classes)}..{max(classes)} are renumbered 0..{len(classes) - 1} in their order"
@@ -118,7 +123,7 @@ class _ImageFinder:
 def _read_split(
     split: str, path: Path, content: dict[str, Any], classes: dict[int, int], faults: list[Fault]
 ) -> Iterator[RawImage]:
-    rows = _gather_rows(path, content, classes, faults)
+    rows, crowds = _gather_rows(path, content, classes, faults)
     finder = _ImageFinder(path, split)
     for index, image in enumerate(content["images"]):
         named = isinstance(image, dict) and isinstance(image.get("file_name"), str)
@@ -134,15 +139,26 @@ def _read_split(
         marks = tuple(mark for _, mark, _ in marked)
         outlines = tuple(rings for _, _, rings in marked)
         outlines = outlines if any(outlines) else ()
-        yield RawImage(split, finder.find(image["file_name"]), path, array, marks, said_wh, outlines)
+        regions = [row for row, _, _ in crowds.get(_key(image.get("id")), [])]
+        yield RawImage(
+            split,
+            finder.find(image["file_name"]),
+            path,
+            array,
+            marks,
+            said_wh,
+            outlines,
+            np.array(regions, dtype=np.float64).reshape(-1, 5),
+        )
 
 
 def _gather_rows(
     path: Path, content: dict[str, Any], classes: dict[int, int], faults: list[Fault]
-) -> dict[str, list[_Row]]:
-    """Rows (class, x1, y1, x2, y2) with their place in the list and their outlines, by image."""
+) -> tuple[_Rows, _Rows]:
+    """Rows (class, x1, y1, x2, y2) with their place in the list and their outlines, by image; and those of crowds."""
     identities = [image.get("id") for image in content["images"] if isinstance(image, dict)]
-    rows: dict[str, list[_Row]] = {_key(one): [] for one in identities if one is not None}
+    rows: _Rows = {_key(one): [] for one in identities if one is not None}
+    crowds: _Rows = {key: [] for key in rows}
     for index, annotation in enumerate(content["annotations"]):
         fault = _judge(annotation, rows, classes)
         if fault is not None:
@@ -151,8 +167,9 @@ def _gather_rows(
             continue
         x, y, w, h = (read_number(value) for value in annotation["bbox"])
         row = [float(classes[annotation["category_id"]]), x, y, x + w, y + h]
-        rows[_key(annotation["image_id"])].append((row, index, _read_outline(annotation)))
-    return rows
+        target = crowds if annotation.get("iscrowd") == 1 else rows
+        target[_key(annotation["image_id"])].append((row, index, _read_outline(annotation)))
+    return rows, crowds
 
 
 def _read_outline(annotation: dict[str, Any]) -> Rings:
@@ -173,8 +190,6 @@ def _judge(annotation: object, images: dict[str, Any], classes: dict[int, int]) 
     """What is wrong with an annotation, and what is done about it."""
     if not isinstance(annotation, dict):
         return "bad row: no mapping", "dropped"
-    if annotation.get("iscrowd") == 1:
-        return "crowd box: a region of many objects", "dropped"
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != _BOX:
         return "bad row: no bbox of 4 numbers", "dropped"

@@ -33,6 +33,9 @@ class Split:
         labels: N arrays (n_i, 5): class, cx, cy, w, h, normalised to 0..1 by the image's own width and height. Every
             box lies in its image and has an area; an image without objects has an array (0, 5).
         polygons: Outlines of the labels, where the source has any (YOLO segments, COCO polygons); else None.
+        crowds: N arrays (k_i, 5) like the labels: regions that are not learnt, and in which an evaluation counts no
+            detection of that class as right or wrong (crowds of COCO, difficult objects of VOC where that was asked
+            for); None where there are none at all.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Split:
     sizes: NDArray[np.int32]
     labels: tuple[NDArray[np.float32], ...]
     polygons: Polygons | None = None
+    crowds: tuple[NDArray[np.float32], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -85,7 +89,7 @@ class Dataset:
         fingerprint: sha256 (hex) over the class names, and for each image of each split its file name, size, content
             and labels. Folders and times do not enter, so that a copy on another machine has the same fingerprint.
             Images over 1 MiB enter by their length and their first and last 512 KiB.
-            Of outlines only the boxes around them enter.
+            Of outlines only the boxes around them enter; crowds enter where there are any.
     """
 
     name: str

@@ -20,9 +20,13 @@ from dataset.sources import UNSPLIT, Fault, RawImage, Survey
 
 _SPLITS = ("train", "val", "test")
 _HELD_OUT = 5  # one image in five
+DIFFICULT = ("learn", "ignore")
+"""What becomes of objects that a VOC file calls difficult."""
 
 
-def load(source: str | Path, *, cache: bool = True, map_files: MapFiles | None = None) -> Dataset:
+def load(
+    source: str | Path, *, cache: bool = True, map_files: MapFiles | None = None, difficult: str = "learn"
+) -> Dataset:
     """Read a detection data set.
 
     Faults that can be mended are mended, and each kind has a line in ``notes``; ``dataset.check`` lists them singly.
@@ -34,12 +38,14 @@ def load(source: str | Path, *, cache: bool = True, map_files: MapFiles | None =
         map_files: Applies a picklable function to each item of a list and gives the results in order, elsewhere if it
             likes: `evolve.ray_session.ray_map` spreads the reading over a cluster that sees the same files. By
             default processes of this machine read, where there are many files.
+        difficult: What becomes of objects that a VOC file calls difficult: "learn" takes them for objects like any
+            other, "ignore" does not learn them, and in an evaluation detections of them do not count.
 
     Raises:
         DataError: There is no such file, it is no data set, it has no usable training image or box, or a class is out
             of range; the message says in which file and line.
     """
-    examined = examine(source, cache=cache, map_files=map_files)
+    examined = examine(source, cache=cache, map_files=map_files, difficult=difficult)
     fatal = [fault for fault in examined.faults if fault.fatal]
     if fatal:
         more = f" (and {len(fatal) - 1} more such faults)" if len(fatal) > 1 else ""
@@ -54,17 +60,21 @@ def load(source: str | Path, *, cache: bool = True, map_files: MapFiles | None =
     )
 
 
-def examine(source: str | Path, *, cache: bool = True, map_files: MapFiles | None = None) -> Examined:
-    """Read a data set and judge it, without refusing what is faulty.
+def examine(
+    source: str | Path, *, cache: bool = True, map_files: MapFiles | None = None, difficult: str = "learn"
+) -> Examined:
+    """Read a data set and judge it, without refusing what is faulty; see `load`.
 
     Raises:
         DataError: It cannot be read at all.
     """
+    if difficult not in DIFFICULT:
+        raise DataError(f"difficult must be {' or '.join(DIFFICULT)}, but got {difficult!r}")
     try:
         if source == "digits":
             found = replace(survey(digits.build_digits(cache_folder() / digits.FOLDER)), name="digits")
         else:
-            found = survey(Path(source).expanduser().absolute())
+            found = replace(survey(Path(source).expanduser().absolute()), difficult=difficult)
         return _examine_cached(found, map_files) if cache else _examine(found, None, map_files)
     except OSError as error:
         raise DataError(f"{error.filename or source} cannot be read: {error.strerror}") from error
@@ -100,7 +110,10 @@ def _examine(found: Survey, entry: Entry | None, map_files: MapFiles | None) -> 
             packed = pack_polygons(
                 found or ((),) * len(rows) for found, rows in zip(outlines, labels, strict=True)
             )
-            splits[name] = Split(name, paths, sizes, labels, packed)
+            crowds = tuple(mended.crowds[order[index]] for index in chosen)
+            splits[name] = Split(
+                name, paths, sizes, labels, packed, crowds if any(map(len, crowds)) else None
+            )
     faults = [
         *found.faults,
         *raw.faults,
@@ -173,4 +186,8 @@ def _fingerprint(names: tuple[str, ...], splits: dict[str, Split], digests: dict
         for path, size, rows in zip(split.images, split.sizes.tolist(), split.labels, strict=True):
             digest.update(json.dumps([split.name, path.name, size, digests[path], len(rows)]).encode())
             digest.update(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+        for number, rows in enumerate(split.crowds or ()):
+            if len(rows):
+                digest.update(json.dumps([split.name, "crowds", number, len(rows)]).encode())
+                digest.update(np.ascontiguousarray(rows, dtype="<f4").tobytes())
     return digest.hexdigest()

@@ -21,7 +21,6 @@ _PLURALS = {
     "bad row": "bad rows",
     "box outside the image": "boxes outside the image",
     "class out of range": "classes out of range",
-    "crowd box": "crowd boxes",
     "duplicate row": "duplicate rows",
     "image listed twice": "images listed twice",
     "image without labels": "images without labels",
@@ -44,12 +43,14 @@ class Mended:
         labels: For each, (n, 5) class, cx, cy, w, h, normalised and within the image.
         outlines: For each, the normalised rings of its n labels; empty when none has any.
         faults: What was wrong.
+        crowds: For each, (k, 5) like the labels: where detections do not count.
     """
 
     images: tuple[RawImage, ...]
     labels: tuple[NDArray[np.float32], ...]
     outlines: tuple[tuple[Rings, ...], ...]
     faults: tuple[Fault, ...]
+    crowds: tuple[NDArray[np.float32], ...] = ()
 
 
 def mend(raw: RawSet, facts: Mapping[Path, ImageFacts]) -> Mended:
@@ -80,14 +81,27 @@ def mend(raw: RawSet, facts: Mapping[Path, ImageFacts]) -> Mended:
     ends = np.searchsorted(owners[keep], np.arange(1, len(images)))
     labels = tuple(np.split(kept, ends))
     for image, found in zip(images, labels, strict=True):
-        if not len(found):
+        if not len(found) and not len(image.regions):
             faults.append(Fault(image.path, None, "image without labels", "kept as background"))
     kept_here = np.split(keep, np.searchsorted(owners, np.arange(1, len(images))))
     outlines = tuple(
         _mend_outlines(image, here, size if raw.pixels else np.ones(2))
         for image, here, size in zip(images, kept_here, sizes, strict=True)
     )
-    return Mended(images, labels, outlines, tuple(faults))
+    crowds = tuple(
+        _mend_crowds(image, len(raw.names), size if raw.pixels else np.ones(2))
+        for image, size in zip(images, sizes, strict=True)
+    )
+    return Mended(images, labels, outlines, tuple(faults), crowds)
+
+
+def _mend_crowds(image: RawImage, classes: int, unit: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Regions (k, 5) class, cx, cy, w, h within the image; those without a class or an area go without a word."""
+    rows = image.regions[np.isfinite(image.regions).all(axis=1)]
+    corners = (rows[:, 1:] / np.tile(unit, 2)).clip(0.0, 1.0)
+    keep = ~_has_no_area(corners) & (rows[:, 0] >= 0) & (rows[:, 0] < classes)
+    label, low, high = rows[keep, :1], corners[keep, :2], corners[keep, 2:]
+    return np.concatenate([label, (low + high) / 2, high - low], axis=1).astype(np.float32)
 
 
 def _mend_outlines(image: RawImage, keep: NDArray[np.bool_], unit: NDArray[np.float64]) -> tuple[Rings, ...]:

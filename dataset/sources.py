@@ -78,6 +78,7 @@ class Survey:
         files: (split, annotation file) where one file speaks of many images (COCO).
         faults: What was wrong already.
         notes: What was decided already.
+        difficult: What becomes of objects that a VOC file calls difficult, see ``dataset.load``.
     """
 
     kind: Literal["yolo", "coco", "voc"]
@@ -89,6 +90,7 @@ class Survey:
     files: tuple[tuple[str, Path], ...] = ()
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()
+    difficult: str = "learn"
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +105,7 @@ class RawImage:
         marks: n line numbers (or places in a COCO annotation list), -1 where unknown.
         said_wh: Width and height that the labels claim for the image, where they do.
         outlines: Rings of each row, in the units of the rows; empty when no row has any.
+        regions: (k, 5) like the rows: where detections are not to be counted.
     """
 
     split: str
@@ -112,6 +115,7 @@ class RawImage:
     marks: tuple[int, ...]
     said_wh: tuple[int, int] | None = None
     outlines: tuple[Rings, ...] = ()
+    regions: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 5)))
 
 
 @dataclass(frozen=True, eq=False)

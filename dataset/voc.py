@@ -111,6 +111,7 @@ class _Page:
     Attributes:
         item: The image.
         boxes: Class name and corners (NaN where a number is missing) of each object.
+        difficult: Which of them are called so.
         marks: Their lines, -1 where they can't be told.
         said_wh: Width and height that the file claims.
     """
@@ -119,6 +120,7 @@ class _Page:
     boxes: tuple[tuple[str, list[float]], ...]
     marks: tuple[int, ...]
     said_wh: tuple[int, int] | None
+    difficult: tuple[bool, ...]
 
 
 def read_labels(survey: Survey, map_files: MapFiles | None = None) -> RawSet:
@@ -142,16 +144,25 @@ def read_labels(survey: Survey, map_files: MapFiles | None = None) -> RawSet:
     images = []
     for page in pages:
         item, label = page.item, page.item.label or page.item.image
-        known, marks = [], []
-        for (name, corners), mark in zip(page.boxes, page.marks, strict=True):
+        known, marks, regions = [], [], []
+        ignored = page.difficult if survey.difficult == "ignore" else (False,) * len(page.boxes)
+        for (name, corners), mark, is_ignored in zip(page.boxes, page.marks, ignored, strict=True):
             if name and name not in ids:
                 what = f"class out of range: {name} is not among the {len(ids)} class names"
                 raw.faults.append(Fault(label, mark if mark > 0 else None, what, "refused", fatal=True))
+            elif is_ignored:
+                regions.append([ids.get(name, float("nan")), *corners])
             else:
                 known.append([ids.get(name, float("nan")), *corners])
                 marks.append(mark)
-        rows = np.array(known, dtype=np.float64).reshape(-1, 5)
-        images.append(RawImage(item.split, item.image, label, rows, tuple(marks), page.said_wh))
+        rows, areas = (np.array(table, dtype=np.float64).reshape(-1, 5) for table in (known, regions))
+        images.append(
+            RawImage(item.split, item.image, label, rows, tuple(marks), page.said_wh, regions=areas)
+        )
+    left_out = sum(len(image.regions) for image in images)
+    if left_out:
+        what = "1 difficult object is" if left_out == 1 else f"{left_out} difficult objects are"
+        raw.notes.append(f"{what} not learnt; in an evaluation detections of them do not count")
     return RawSet(names, tuple(images), pixels=True, faults=raw.faults, notes=raw.notes)
 
 
@@ -160,7 +171,7 @@ def _read_part(items: Sequence[Item]) -> tuple[list[_Page], list[Fault]]:
     pages, faults = list[_Page](), list[Fault]()
     for item in items:
         if item.label is None:
-            pages.append(_Page(item, (), (), None))
+            pages.append(_Page(item, (), (), None, ()))
             continue
         try:
             root, lines = _parse(item.label)
@@ -172,10 +183,12 @@ def _read_part(items: Sequence[Item]) -> tuple[list[_Page], list[Fault]]:
             line = getattr(error, "position", (None,))[0]
             faults.append(Fault(item.label, line, f"unreadable label file: {error}", "image left out"))
             continue
-        boxes = tuple((_name(box), _corners(box)) for box in root.findall("object"))
+        found = root.findall("object")
+        boxes = tuple((_name(box), _corners(box)) for box in found)
+        difficult = tuple((box.findtext("difficult") or "").strip() == "1" for box in found)
         # A count that differs means objects within objects: then no line can be told.
         marks = tuple(lines) if len(lines) == len(boxes) else (-1,) * len(boxes)
-        pages.append(_Page(item, boxes, marks, _said_size(root)))
+        pages.append(_Page(item, boxes, marks, _said_size(root), difficult))
     return pages, faults
 
 

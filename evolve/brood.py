@@ -77,6 +77,12 @@ def breed(rng: np.random.Generator, space: Space, parents: Points, count: int, s
     return Brood(settle(space, reflect(points)), kinds, pairs)
 
 
+def strangers(rng: np.random.Generator, space: Space, count: int) -> Brood:
+    """Children (M, D) of nobody, anywhere in the space."""
+    points = settle(space, rng.random((count, len(space))))
+    return Brood(points, np.full(count, KINDS.index("random")), np.zeros((count, 2), dtype=np.int64))
+
+
 def refine(
     rng: np.random.Generator, space: Space, brood: Brood, chosen: NDArray[np.int64], count: int, step: Points
 ) -> Brood:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from evolve.control import forget_stop
 from evolve.journal import Journal, RunState
@@ -39,6 +40,7 @@ TUNE_ENVIRONMENT = {
     "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # the searcher itself hands out no more than there is room for
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "86400",
 }
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
 
 def run_evolution(
@@ -94,6 +96,8 @@ def session_with_room(resources: Resources) -> Iterator[None]:
 
 def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
     os.environ.update(TUNE_ENVIRONMENT)
+    # Tune would put these into its workers' runtime environment, which Ray writes into its logs.
+    ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     # Signals last, since Ray sets handlers of its own when it starts.
     # Tune's own files are of no use to anyone, and would stumble over a run folder without room.
     with (
@@ -126,7 +130,7 @@ def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
 def _trainable(objective: Objective, between_trials: BetweenTrials | None, ledger: Ledger) -> Any:
     # What all trials have in common travels once, since Tune keeps several copies of every trial's configuration.
     settings = dict(ledger.state.header.get("settings", {}))
-    variables = store_variables(ledger.folder)
+    variables = store_variables()
 
     def beagle_trial(config: dict[str, Any]) -> None:
         def report(epoch: int, metrics: dict[str, float]) -> None:

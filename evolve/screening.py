@@ -13,63 +13,59 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evolve import plain_breeding
-from evolve.brood import KINDS, Brood, breed, refine
+from evolve.brood import KINDS, Brood, breed, refine, strangers
+from evolve.failures import Failures
+from evolve.growing import grow
 from evolve.operators import Points
 from evolve.plain_breeding import History
+from evolve.racing import standings
 from evolve.search_base import Config, Origin
-from evolve.surrogate import Kernel, Process, fit_kernel, log_improvement, score_scale, standard_scores
+from evolve.surrogate import (
+    Kernel,
+    Prior,
+    Process,
+    fit_kernel,
+    log_improvement,
+    score_scale,
+    standard_scores,
+)
 
 _PARENTS = 10
-_GROWTH = 1.15  # of the told trials, until the kernel is fitted again
+_GROWTH = 1.04  # of the told trials, until the kernel is fitted again
 _FITTED = 240  # most trials that the kernel is fitted to; more hardly change it, and cost their cube
 _MODELLED = 700  # most trials that the process holds
-_ROUNDS = 4  # of breeding from the children that are liked best, each with half the step
 _LIKED = 20
 _FIRST_STEP = 0.08
 _FAILURE_WEIGHT = 3.0  # exponent of the probability that a trial does not fail
-_FAILURE_REACH = 0.3  # length of the failures' kernel, times the root of the number of genes
-_NEIGHBOURS = 5  # told trials that say whether a place fails
-_LEAST_CHANCE = 0.02
 _EARLIER_FADES = 20  # told trials after which an earlier result counts half
+_FORETOLD = 0.5  # of a foretold fitness's scatter: the process's own noise covers a part of it
 _CROWDED = 1e6  # taken from the promise of a child beside an open trial: it is a last resort
 _RACE_EVERY = 8  # asks between two repeated trials
 _RACE_FROM = 24  # told trials
 
 
-@dataclass(frozen=True, eq=False)
-class _Failures:
-    """Where trials fail: far off by a smooth process, close by from the nearest trials, since cliffs are sharp.
+@dataclass(frozen=True)
+class _Mind:
+    """One of two ways to see the space, which take turns: what the one is wrong about, the other finds.
 
     Attributes:
-        process: over what finished (1) and what failed (0), about the share that finished.
-        share: that share.
-        points: (N, F) told trials.
-        finished: (N,) 1.0 where they finished.
+        prior: of the process's hyperparameters.
+        strangers: children drawn anywhere, as a multiple of those that are bred.
+        rounds: of breeding from the children that are liked best, each with half the step.
+        grown: children led uphill.
     """
 
-    process: Process
-    share: float
-    points: Points
-    finished: Points
+    prior: Prior
+    strangers: float
+    rounds: int
+    grown: int
 
-    @classmethod
-    def learn(cls, finished: Points, failed: Points) -> "_Failures":
-        """From trials that finished (N, F) and trials that failed (M, F)."""
-        points = np.vstack([finished, failed])
-        outcome = np.concatenate([np.ones(len(finished)), np.zeros(len(failed))])
-        share = float(outcome.mean())
-        lengths = np.full(points.shape[1], _FAILURE_REACH * math.sqrt(points.shape[1]))
-        return cls(Process(Kernel(lengths, 0.25, 0.02), points, outcome - share), share, points, outcome)
 
-    def log_chance(self, features: Points) -> Points:
-        """Logarithm of the chance (M,) that a trial at (M, F) does not fail."""
-        smooth = np.clip(self.process.mean(features) + self.share, _LEAST_CHANCE, 1.0)
-        squares = ((features[:, None] - self.points[None]) ** 2).mean(axis=2) + 1e-9
-        near = np.argsort(squares, axis=1, kind="stable")[:, :_NEIGHBOURS]
-        weights = 1.0 / np.take_along_axis(squares, near, axis=1)
-        close = (weights * self.finished[near]).sum(axis=1) / weights.sum(axis=1)
-        chance: Points = np.log(smooth) + np.log(np.clip(close, _LEAST_CHANCE, 1.0))
-        return chance
+# The first knows the neighbourhood: a broad tendency, and steps from the fittest. The second surveys the whole.
+_MINDS = (
+    _Mind(Prior(length=0.5, trend=True), strangers=0.0, rounds=4, grown=0),
+    _Mind(Prior(length=0.3, trend=False), strangers=7 / 3, rounds=1, grown=6),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +86,7 @@ class _Belief:
     ahead: Process
     means: Points
     best: float
-    fails: _Failures | None
+    fails: Failures | None
 
     def promise(self, features: Points) -> Points:
         """The logarithm of the improvement expected of points (M, F), the chance of failing taken into account."""
@@ -99,10 +95,10 @@ class _Belief:
 
 
 class Screener:
-    """Chooses among children; it keeps nothing but the last kernel, which it could fit again."""
+    """Chooses among children; it keeps nothing but each mind's last kernel, which it could fit again."""
 
     def __init__(self) -> None:
-        self._fitted: tuple[tuple[int, ...], Kernel] | None = None
+        self._fitted: dict[int, tuple[tuple[int, ...], Kernel]] = {}
 
     def propose(self, rng: np.random.Generator, history: History) -> tuple[Config, Origin]:
         """The child that promises most, or a leading configuration once more.
@@ -114,13 +110,14 @@ class Screener:
         Raises:
             SearchError: every configuration of the space was tried.
         """
-        belief = self._believe(history)
+        mind = len(history.trials) % len(_MINDS)
+        belief = self._believe(history, mind)
         again = _repeat(history, belief)
         if again is not None:
             return again
         order = np.argsort(-belief.means, kind="stable")
         parents = _different(history, [belief.finished[row] for row in order])
-        brood, promise = self._screen(rng, history, belief, parents)
+        brood, promise, bred = self._screen(rng, history, belief, parents, _MINDS[mind])
         promise = np.where(_crowded(brood.points, history), promise - _CROWDED, promise)
         for row in np.argsort(-promise, kind="stable"):
             config = history.space.decode(brood.points[row])
@@ -129,26 +126,37 @@ class Screener:
                 ids = [
                     parents[each] for each in brood.parents[row][: {"mutation": 1, "random": 0}.get(kind, 2)]
                 ]
-                return config, {"kind": kind, "parents": list(dict.fromkeys(ids)), "screened": len(promise)}
+                origin = {"kind": kind, "parents": list(dict.fromkeys(ids)), "screened": len(promise)}
+                return config, origin | ({"grown": True} if row >= bred else {})
         return plain_breeding.propose(rng, history)
 
     def _screen(
-        self, rng: np.random.Generator, history: History, belief: _Belief, parents: list[int]
-    ) -> tuple[Brood, Points]:
-        """Breed, and breed again from what is liked: children (M, D) and what each promises (M,)."""
+        self, rng: np.random.Generator, history: History, belief: _Belief, parents: list[int], mind: _Mind
+    ) -> tuple[Brood, Points, int]:
+        """Breed, breed again from what is liked, and lead the best uphill.
+
+        Returns:
+            (children (M, D), what each promises (M,), how many of the first were bred: those after them were led)
+        """
         space, count = history.space, history.settings.children
         stretch = _stretch(belief.process.kernel, len(space))
         brood = breed(rng, space, history.stack(parents), count, stretch)
+        brood = brood.joined(strangers(rng, space, round(mind.strangers * count)))
         promise = belief.promise(space.features(brood.points))
-        for number in range(_ROUNDS):
+        for number in range(mind.rounds):
             liked = np.argsort(-promise, kind="stable")[:_LIKED]
             step = _FIRST_STEP * 0.5**number * stretch
             younger = refine(rng, space, brood, liked, max(count // 2, 1), step)
             brood = brood.joined(younger)
             promise = np.concatenate([promise, belief.promise(space.features(younger.points))])
-        return brood, promise
+        bred = len(promise)
+        grown = grow(space, belief.ahead, belief.best, brood, promise, mind.grown)
+        if grown is not None:
+            brood = brood.joined(grown)
+            promise = np.concatenate([promise, belief.promise(space.features(grown.points))])
+        return brood, promise, bred
 
-    def _believe(self, history: History) -> _Belief:
+    def _believe(self, history: History, mind: int) -> _Belief:
         space = history.space
         told = sorted(history.told)  # by id, so that the order of the tells does not matter
         finished = [trial for trial in told if history.told[trial] is not None]
@@ -158,7 +166,7 @@ class Screener:
             finished = sorted({*fittest[: _MODELLED // 2], *finished[-_MODELLED // 2 :]})
         features = space.features(history.stack(finished))
         scores, extra = _looks(history, finished)
-        kernel = self._kernel(history, finished, features)
+        kernel = self._kernel(history, mind, finished)
         process = _with_earlier(history, kernel, features, scores, extra)
         opened = space.features(history.stack(history.opened()))
         means = process.mean(features)
@@ -170,26 +178,29 @@ class Screener:
             ahead=process.believing(opened),
             means=means,
             best=float(max(means.max(), expected.max())),
-            fails=_Failures.learn(features, space.features(history.stack(failed))) if failed else None,
+            fails=Failures.learn(features, space.features(history.stack(failed))) if failed else None,
         )
 
-    def _kernel(self, history: History, finished: list[int], features: Points) -> Kernel:
+    def _kernel(self, history: History, mind: int, finished: list[int]) -> Kernel:
         """Fitted to the first finished trials, as many as a geometric series allows, and to nothing told besides."""
         size = min(4, len(finished))
-        while int(size * _GROWTH + 1) <= len(finished):
-            size = int(size * _GROWTH + 1)
+        while max(int(size * _GROWTH), size + 1) <= len(finished):
+            size = max(int(size * _GROWTH), size + 1)
         first = tuple(finished[:size])
-        if self._fitted is None or self._fitted[0] != first:
+        known = self._fitted.get(mind)
+        if known is None or known[0] != first:
             scores, extra = _looks(history, finished[:size])
             rows = np.argsort(-scores, kind="stable")[:_FITTED]
-            self._fitted = first, fit_kernel(features[rows], scores[rows], extra[rows])
-        return self._fitted[1]
+            features = history.space.features(history.stack([first[row] for row in rows]))
+            known = first, fit_kernel(features, scores[rows], extra[rows], _MINDS[mind].prior)
+            self._fitted[mind] = known
+        return known[1]
 
 
 def _looks(history: History, trials: list[int]) -> tuple[Points, Points]:
     """Scores (N,) of trials, and how much noisier than measured ones (N,) those are that were foretold."""
     fitness, doubts = history.believed(trials)
-    return standard_scores(fitness), (doubts / score_scale(fitness)) ** 2
+    return standard_scores(fitness), (_FORETOLD * doubts / score_scale(fitness)) ** 2
 
 
 def _with_earlier(
@@ -236,8 +247,9 @@ def _different(history: History, ranked: list[int]) -> list[int]:
 def _repeat(history: History, belief: _Belief) -> tuple[Config, Origin] | None:
     """The leader once more under another seed, when noise could have made it the leader; else None.
 
-    Racing: only the configuration that is believed best is repeated, until it was tried `replicas` times or another
-    leads. A leader whose standard error is small beside its lead is believed as it is.
+    Racing: the configuration that would be exported now is repeated, until it was tried `replicas` times or another
+    leads; then the one that is believed best. A leader whose standard error is small beside its lead is believed as
+    it is.
     """
     settings = history.settings
     if settings.replicas < 2 or len(history.told) < _RACE_FROM or len(history.trials) % _RACE_EVERY:
@@ -245,8 +257,16 @@ def _repeat(history: History, belief: _Belief) -> tuple[Config, Origin] | None:
     whole = [row for row, trial in enumerate(belief.finished) if trial not in history.doubts]
     if not whole:
         return None
-    leader = history.first(belief.finished[max(whole, key=lambda row: belief.means[row])])
-    runs = [trial for trial in history.trials if history.first(trial.id) == leader]
+    shown = standings(
+        (history.first(trial), fitness)
+        for trial, fitness in sorted(history.told.items())
+        if trial not in history.doubts
+    )
+    leader = shown[0].trial
+    runs = history.runs(leader)
+    if len(runs) >= settings.replicas:
+        leader = history.first(belief.finished[max(whole, key=lambda row: belief.means[row])])
+        runs = history.runs(leader)
     rivals = np.sort(belief.means)[::-1][:_PARENTS]
     error = math.sqrt(belief.process.kernel.noise / len(runs))
     if len(runs) >= settings.replicas or error < rivals[0] - rivals[-1]:

@@ -35,7 +35,7 @@ class SearchSettings:
         replicas: how often a leading configuration is tried at most before it is believed, >= 1.
     """
 
-    initial: int = 6
+    initial: int = 12
     around: float = 0.5
     parents: int = 6
     pressure: float = 4.0

@@ -167,10 +167,10 @@ def run_kept(
         TrialError: Another attempt has claimed the trial.
         Exception: Whatever `run` raises.
     """
+    os.environ.update({name: text for name, text in variables.items() if name not in os.environ})
     url = StoreUrl.parse(assignment.store)
     if url is None:
         return run(assignment, report)
-    os.environ.update({name: text for name, text in variables.items() if name not in os.environ})
     own = scratch_folder(url) / f"{assignment.trial:04d}"
     own.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
@@ -261,13 +261,11 @@ def bring(folder: Path, name: str | PurePath) -> Path:
     return path
 
 
-def store_variables(folder: Path) -> dict[str, str]:
-    """Variables of this process that a run's store needs: where it is, and who may use it; none for a plain folder.
+def store_variables() -> dict[str, str]:
+    """Variables of this process that tell stores' libraries where they are and who may use them.
 
     They are handed to workers in what they run, which Ray shows to nobody.
     """
-    if store_of(folder) is None:
-        return {}
     return {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)}
 
 

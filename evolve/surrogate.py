@@ -13,18 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
-from scipy.special import ndtr
+from scipy.special import log_ndtr, ndtr
 
 Points = NDArray[np.float64]
 
 _ROOT5 = math.sqrt(5.0)
 _JITTER = 1e-8
-_LENGTH_MEAN = 0.5  # of a length, times the root of the number of features
 _LENGTH_SPREAD = 1.0  # of the prior of a log length
 _SIGNAL_SPREAD = 1.0
 _NOISE_SPREAD = 1.5
 _NOISE_MEAN = math.log(0.03)  # of the variance; scores have variance 1
 _ITERATIONS = 60
+_BEND = 3.0  # of a tendency, against its slope: a valley inside the space bends more than it slopes
+_TREND_MEAN = math.log(0.5)
+_TREND_SPREAD = 1.5
+_NO_TREND = -14.0
 _REACH = 6.0
 
 
@@ -36,16 +39,37 @@ class Kernel:
         lengths: (F,) in units of the features; long for a gene that hardly matters.
         signal: variance of the function.
         noise: variance of one look at it.
+        trend: variance of a broad tendency, a slope and a bend for each gene: most landscapes have one, and 30
+            trials tell it where they say nothing yet of hills.
     """
 
     lengths: Points
     signal: float
     noise: float
+    trend: float = 0.0
+
+    def at(self, points: Points) -> Points:
+        """Variance (M,) of the function at points (M, F)."""
+        variance: Points = self.signal + self.trend * (self.tendency(points) ** 2).sum(1)
+        return variance
+
+    def tendency(self, points: Points) -> Points:
+        """A slope and a bend for each feature (N, 2F), both the less the longer its length."""
+        middle = points - 0.5
+        return np.hstack([middle / self.lengths, _BEND * (middle**2 - 1 / 12) / self.lengths])
+
+    def tendency_pull(self, points: Points, pulled: Points) -> Points:
+        """Gradient (M, F) at points (M, F) of the tendency's covariance with the sum `pulled` (M, 2F) of others."""
+        slopes, bends = np.split(pulled, 2, axis=1)
+        pull: Points = self.trend * (slopes + bends * 2 * _BEND * (points - 0.5)) / self.lengths
+        return pull
 
     def between(self, first: Points, second: Points) -> Points:
         """Covariances (N, M) of the function at points (N, F) and (M, F)."""
         scaled = _ROOT5 * _distances(first / self.lengths, second / self.lengths)
         covariance: Points = self.signal * (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
+        if self.trend:
+            covariance += self.trend * (self.tendency(first) @ self.tendency(second).T)
         return covariance
 
 
@@ -55,7 +79,22 @@ def _distances(first: Points, second: Points) -> Points:
     return distances
 
 
-def fit_kernel(points: Points, scores: Points, extra: Points | None = None) -> Kernel:
+@dataclass(frozen=True)
+class Prior:
+    """What is thought of the hyperparameters before any look.
+
+    Attributes:
+        length: the middle of a length, times the root of the number of features.
+        trend: whether there may be a broad tendency.
+    """
+
+    length: float = 0.5
+    trend: bool = True
+
+
+def fit_kernel(
+    points: Points, scores: Points, extra: Points | None = None, prior: Prior | None = None
+) -> Kernel:
     """Find the hyperparameters under which the scores are likeliest, a prior taken into account.
 
     The prior of a length grows with the root of the number of genes, since so do distances between points: without
@@ -66,12 +105,14 @@ def fit_kernel(points: Points, scores: Points, extra: Points | None = None) -> K
         points: (N, F), N >= 1, in [0, 1].
         scores: (N,), about 0 with variance 1.
         extra: (N,) variance of each look beyond the common noise.
+        prior: the default one where None.
     """
+    prior = prior or Prior()
     features = points.shape[1]
-    centre = np.full(features + 2, math.log(_LENGTH_MEAN * math.sqrt(features)))
-    centre[-2:] = 0.0, _NOISE_MEAN
-    spread = np.full(features + 2, _LENGTH_SPREAD)
-    spread[-2:] = _SIGNAL_SPREAD, _NOISE_SPREAD
+    centre = np.full(features + 3, math.log(prior.length * math.sqrt(features)))
+    spread = np.full(features + 3, _LENGTH_SPREAD)
+    centre[-3:] = _TREND_MEAN if prior.trend else _NO_TREND, 0.0, _NOISE_MEAN
+    spread[-3:] = _TREND_SPREAD if prior.trend else 0.01, _SIGNAL_SPREAD, _NOISE_SPREAD
     problem: Callable[..., Any] = _Likelihood(
         points, scores, np.zeros(len(scores)) if extra is None else extra, centre, spread
     )
@@ -85,13 +126,13 @@ def fit_kernel(points: Points, scores: Points, extra: Points | None = None) -> K
         bounds=list(zip(low.tolist(), high.tolist(), strict=True)),
         options={"maxiter": _ITERATIONS},
     )
-    theta = np.asarray(found.x)
-    return Kernel(np.exp(theta[:-2]), float(np.exp(theta[-2])), float(np.exp(theta[-1])))
+    trend, signal, noise = np.exp(np.asarray(found.x)[-3:]).tolist()
+    return Kernel(np.exp(np.asarray(found.x)[:-3]), signal, noise, trend if prior.trend else 0.0)
 
 
 @dataclass(frozen=True, eq=False)
 class _Likelihood:
-    """Negative log posterior of the hyperparameters' logarithms (lengths, signal, noise), with its gradient."""
+    """Negative log posterior of the logarithms of lengths, trend, signal and noise, with its gradient."""
 
     points: Points
     scores: Points
@@ -100,12 +141,16 @@ class _Likelihood:
     spread: Points
 
     def __call__(self, theta: Points) -> tuple[float, Points]:
-        lengths, signal, noise = np.exp(theta[:-2]), math.exp(theta[-2]), math.exp(theta[-1])
+        lengths = np.exp(theta[:-3])
+        trend, signal, noise = np.exp(theta[-3:]).tolist()
         scaled = self.points / lengths
         a = _ROOT5 * _distances(scaled, scaled)
         decay = signal * np.exp(-a)
         covariance = (1 + a + a**2 / 3) * decay
-        total = covariance + np.diag(noise + self.extra + _JITTER)
+        middle = self.points - 0.5
+        slopes, bends = middle / lengths, _BEND * (middle**2 - 1 / 12) / lengths
+        tendency = trend * (slopes @ slopes.T + bends @ bends.T)
+        total = covariance + tendency + np.diag(noise + self.extra + _JITTER)
         try:
             factor = cho_factor(total, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
@@ -117,7 +162,11 @@ class _Likelihood:
         shaped = slope * (5.0 / 3.0) * (1 + a) * decay
         # Sum over pairs of shaped * (difference of one feature)^2, without an array of (N, N, F).
         pairs = 2 * (shaped.sum(1) @ scaled**2 - np.einsum("nf,nf->f", scaled, shaped @ scaled))
-        gradient = np.concatenate([pairs, [(slope * covariance).sum(), noise * np.trace(slope)]])
+        by_trend = (slopes * (slope @ slopes) + bends * (slope @ bends)).sum(0)
+        pairs = pairs - 2 * trend * by_trend
+        gradient = np.concatenate(
+            [pairs, [trend * by_trend.sum(), (slope * covariance).sum(), noise * np.trace(slope)]]
+        )
         offset = (theta - self.centre) / self.spread
         likelihood = (
             -0.5 * float(self.scores @ weights)
@@ -145,8 +194,35 @@ class Process:
         """Mean (M,) and standard deviation (M,) of the function, noise left out, at (M, F) points."""
         cross = self.kernel.between(points, self.points)
         reduced = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
-        variance = self.kernel.signal - (reduced**2).sum(0)
+        variance = self.kernel.at(points) - (reduced**2).sum(0)
         return cross @ self._weights, np.sqrt(np.maximum(variance, 1e-12))
+
+    def slopes(self, points: Points) -> tuple[Points, Points, Points, Points]:
+        """Mean (M,), deviation (M,), and the gradients (M, F) of both, at (M, F) points."""
+        kernel = self.kernel
+        ahead, behind = points / kernel.lengths, self.points / kernel.lengths
+        a = _ROOT5 * _distances(ahead, behind)
+        decay = kernel.signal * np.exp(-a)
+        cross = (1 + a + a**2 / 3) * decay
+        cross += kernel.trend * (kernel.tendency(points) @ kernel.tendency(self.points).T)
+        solved = cho_solve((self._factor, True), cross.T, check_finite=False).T
+        variance = np.maximum(kernel.at(points) - (cross * solved).sum(1), 1e-12)
+        deviation = np.sqrt(variance)
+        # Of the covariance with each look: -5/3 (1 + a) e^-a (x - look) / length^2.
+        pull = (-5.0 / 3.0) * (1 + a) * decay
+        of_mean, of_variance = pull * self._weights, -2.0 * pull * solved
+        to_mean = (of_mean.sum(1)[:, None] * ahead - of_mean @ behind) / kernel.lengths
+        to_variance = (of_variance.sum(1)[:, None] * ahead - of_variance @ behind) / kernel.lengths
+        to_mean += self._tendency_slope(points, np.broadcast_to(self._weights, solved.shape))
+        to_variance += self._tendency_slope(points, -2.0 * solved) + kernel.tendency_pull(
+            points, 2.0 * kernel.tendency(points)
+        )
+        return cross @ self._weights, deviation, to_mean, to_variance / (2.0 * deviation[:, None])
+
+    def _tendency_slope(self, points: Points, weights: Points) -> Points:
+        """Gradient (M, F) of the tendency's covariances with all looks, summed by weights (M, N)."""
+        pulled = weights @ self.kernel.tendency(self.points)
+        return self.kernel.tendency_pull(points, pulled)
 
     def mean(self, points: Points) -> Points:
         """Mean (M,) alone."""
@@ -211,11 +287,26 @@ def log_improvement(mean: Points, deviation: Points, best: float) -> Points:
 
     Source: Ament et al. 2023, "Unexpected improvements to expected improvement for Bayesian optimization".
     """
-    z = (mean - best) / deviation
-    log_density = -0.5 * z**2 - 0.5 * math.log(2 * math.pi)
-    near = np.maximum(z, -5.0)
-    plain = np.exp(-0.5 * near**2) / math.sqrt(2 * math.pi) + near * ndtr(near)
-    # Far below, phi(z) + z Phi(z) is the difference of two equal numbers; it tends to phi(z) / z^2.
-    log_gain = np.where(z > -5.0, np.log(plain), log_density - 2 * np.log(np.maximum(-z, 1.0)))
-    gain: Points = log_gain + np.log(deviation)
+    gain: Points = _log_gain((mean - best) / deviation) + np.log(deviation)
     return gain
+
+
+def _log_gain(z: Points) -> Points:
+    """Logarithm of phi(z) + z Phi(z)."""
+    near, far = np.maximum(z, -5.0), np.minimum(z, -5.0)
+    plain = np.exp(-0.5 * near**2) / math.sqrt(2 * math.pi) + near * ndtr(near)
+    # Far below it is the difference of two equal numbers: its series is phi(z) / z^2 (1 - 3 / z^2 + 15 / z^4 - ...).
+    series = -0.5 * far**2 - 0.5 * math.log(2 * math.pi) - 2 * np.log(-far)
+    series += np.log1p(-3 / far**2 + 15 / far**4 - 105 / far**6)
+    gain: Points = np.where(z > -5.0, np.log(plain), series)
+    return gain
+
+
+def improvement_slopes(process: Process, points: Points, best: float) -> tuple[Points, Points]:
+    """`log_improvement` of a process at points (M, F): values (M,) and gradients (M, F)."""
+    mean, deviation, to_mean, to_deviation = process.slopes(points)
+    z = (mean - best) / deviation
+    gain = _log_gain(z)
+    by_mean = np.exp(log_ndtr(z) - gain) / deviation
+    by_deviation = np.exp(-0.5 * z**2 - 0.5 * math.log(2 * math.pi) - gain) / deviation
+    return gain + np.log(deviation), by_mean[:, None] * to_mean + by_deviation[:, None] * to_deviation

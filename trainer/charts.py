@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from dataset import Split
@@ -20,6 +21,10 @@ from trainer.predict import class_colour
 
 NAMED = 12
 """Classes up to which each gets a name in a legend or a line of its own."""
+BINS = 40
+"""Cells along each side of the pictures of centres and sizes."""
+MANY = 30
+"""Boxes in the fullest cell from which its colours are logarithmic."""
 INK, GREY, ACCENT = "#1b1b1b", "#9a9a9a", "#0b6e99"
 
 Floats = NDArray[np.float64]
@@ -42,8 +47,16 @@ def draw_labels(path: Path, split: Split, names: Sequence[str]) -> None:
         (sizes, (3, 4), "sizes", ("width", "height")),
     ):
         x, y = rows[:, columns[0]], rows[:, columns[1]]
-        shades = axes.hist2d(x, y, bins=50, range=[[0, 1], [0, 1]], cmap="viridis", norm=LogNorm(), cmin=1)
-        figure.colorbar(shades[3], ax=axes, label="boxes") if len(rows) else None
+        most = int(np.histogram2d(x, y, bins=BINS, range=[[0, 1], [0, 1]])[0].max(initial=0))
+        # A few boxes a cell are told apart by an even scale, many by a logarithmic one.
+        norm = LogNorm(1, most) if most > MANY else Normalize(1, max(most, 2))
+        shades = axes.hist2d(x, y, bins=BINS, range=[[0, 1], [0, 1]], cmap="viridis", norm=norm, cmin=1)
+        if len(rows):
+            bar = figure.colorbar(shades[3], ax=axes, label="boxes")
+            bar.minorticks_off()
+            if most <= MANY:
+                bar.locator = MaxNLocator(integer=True)
+            bar.formatter = StrMethodFormatter("{x:.0f}")
         axes.set_title(title)
         axes.set_xlabel(f"{words[0]}, as a share of the image's width")
         axes.set_ylabel(f"{words[1]}, as a share of the image's height")
@@ -53,7 +66,7 @@ def draw_labels(path: Path, split: Split, names: Sequence[str]) -> None:
 
 
 def draw_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Losses, mAP, precision and recall, and the rate over the epochs."""
+    """Losses, mAP, precision and recall, and the rate over the epochs; the best one is marked."""
     figure = Figure(figsize=(12, 7), layout="constrained")
     panels = (
         ("losses", ("box_loss", "obj_loss", "cls_loss")),
@@ -61,6 +74,7 @@ def draw_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
         ("at the best F1", ("precision", "recall")),
         ("learning rate", ("lr",)),
     )
+    best = 1 + max(range(len(history)), key=lambda epoch: history[epoch]["fitness"], default=0)
     epochs = np.arange(1, len(history) + 1)
     mark = "o" if len(history) < 15 else None
     for axes, (title, keys) in zip(figure.subplots(2, 2).flat, panels, strict=True):
@@ -71,6 +85,7 @@ def draw_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
         axes.set_ylim(bottom=0)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
+        axes.axvline(best, color=INK, linestyle=":", linewidth=1, label=f"best epoch, {best}")
         axes.legend()
     save_figure(path, figure)
 
@@ -85,11 +100,12 @@ def draw_pr(path: Path, curves: Curves, counts: NDArray[np.int64], names: Sequen
         recall, precision = curves.recall[label], curves.precision[label]
         reached = recall[None, :] >= recalls[:, None]
         lines.append(np.where(reached, precision[None, :], 0).max(axis=1))
-        _class_line(axes, (recalls, lines[-1]), label, len(names), names[label])
+        word = f"{names[label]}, {lines[-1].mean():.3f}"
+        _class_line(axes, (recalls, lines[-1]), label, len(names), word)
     if lines:
         mean = np.mean(lines, axis=0)
-        axes.plot(recalls, mean, color=INK, linewidth=2.5, label=f"all classes, area {mean.mean():.3f}")
-        axes.legend(loc="lower left")
+        axes.plot(recalls, mean, color=INK, linewidth=2.5, label=f"all classes, {mean.mean():.3f}")
+        axes.legend(loc="lower left", title="area")
     _unit_axes(axes, "recall", "precision", "precision over recall at IoU 0.5")
     save_figure(path, figure)
 

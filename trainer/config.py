@@ -46,6 +46,7 @@ CHOICES = MappingProxyType(
         "assignment": ("ratio", "iou"),
         "cache": ("off", "ram", "disk"),
         "pipeline": ("auto", "cpu", "device"),
+        "difficult": ("learn", "ignore"),
     }
 )
 WHOLE = MappingProxyType(
@@ -106,6 +107,8 @@ class TrainConfig:
         multi_scale: Draw the size of each training batch from 0.5 to 1.5 of `image_size`.
         pipeline: Where training images are augmented: "cpu", "device", or "auto": on a CUDA device whose memory has
             room for the whole split, else on the CPU.
+        difficult: What becomes of objects that a VOC file calls difficult: "learn" like any other, or "ignore", as
+            `dataset.load` has it.
         threads: CPU threads for torch; None leaves torch's own choice.
 
     Raises:
@@ -147,6 +150,7 @@ class TrainConfig:
     rect: bool = False
     multi_scale: bool = False
     pipeline: str = "auto"
+    difficult: str = "learn"
     threads: int | None = None
 
     def __post_init__(self) -> None:

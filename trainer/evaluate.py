@@ -33,24 +33,24 @@ class GroundTruth:
     Attributes:
         names: Class names.
         boxes: Per image (n, 5): xyxy px of the original image, class.
+        crowds: Per image (k, 5) likewise, regions in which detections do not count; empty where the split has none.
         table: The same, for `average_precision.match`.
     """
 
-    def __init__(
-        self, split: Split, names: Sequence[str], crowds: Sequence[NDArray[np.float64]] | None = None
-    ) -> None:
-        """Turn labels into px.
+    def __init__(self, split: Split, names: Sequence[str]) -> None:
+        """Turn labels and crowds into px.
 
         Args:
             split: The labels.
             names: Class names.
-            crowds: Per image (k, 5) xyxy px, class: regions of many objects, in which detections do not count.
         """
         self.names = tuple(names)
         self.boxes = [
             _label_boxes(labels, size) for labels, size in zip(split.labels, split.sizes, strict=True)
         ]
-        self.table = build_truth(self.boxes, len(self.names), crowds)
+        crowds = split.crowds or ()
+        self.crowds = [_label_boxes(rows, size) for rows, size in zip(crowds, split.sizes, strict=False)]
+        self.table = build_truth(self.boxes, len(self.names), self.crowds)
 
 
 def evaluate(

@@ -89,7 +89,7 @@ def train_worker(
         torch.cuda.set_device(device)
     config = replace(config, device=str(device))
     if job is None:
-        dataset = load(config.data)
+        dataset = load(config.data, difficult=config.difficult)
         job = Job(config=config, dataset=dataset, base=load_spec(config.model, classes=len(dataset.names)))
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, init_method, PATIENCE, world, rank)

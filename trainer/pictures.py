@@ -17,7 +17,8 @@ from trainer.charts import draw_confusion, draw_f1, draw_history, draw_labels, d
 from trainer.confusion import confusion_matrix
 from trainer.curves import curves_at
 from trainer.evaluate import Found, detect, detect_split
-from trainer.predict import class_colour, load_detector
+from trainer.images import as_image
+from trainer.predict import class_colour, draw_label, load_detector
 from trainer.session import Session
 
 BATCHES = 2
@@ -61,7 +62,9 @@ def draw_end(session: Session) -> None:
     curves = curves_at(match(truth.table, found), counts, np.linspace(0, 1, 501))
     draw_pr(folder / "pr_curve.png", curves, counts, names)
     draw_f1(folder / "f1_curve.png", curves, counts, names)
-    draw_confusion(folder / "confusion.png", confusion_matrix(truth.boxes, found, len(names)), names)
+    draw_confusion(
+        folder / "confusion.png", confusion_matrix(truth.boxes, found, len(names), truth.crowds), names
+    )
 
 
 def draw_batch(batch: Mapping[str, Any], names: Sequence[str]) -> Image:
@@ -90,25 +93,30 @@ def draw_predictions(batch: Mapping[str, Any], found: Sequence[Found], session: 
         words = [session.truth.names[label] for label in labels]
         labelled = _draw_boxes(image, boxes[:, :4] * scale + shift, labels, words)
         rows = found[place].astype(np.float64)
-        names = session.truth.names
-        words = [f"{names[int(label)]} {sure:.2f}" for sure, label in rows[:, 4:].tolist()]
+        words = [f"{sure:.2f}" for sure in rows[:, 4].tolist()]  # colours tell the classes
         guessed = _draw_boxes(image, rows[:, :4] * scale + shift, rows[:, 5].astype(int), words)
-        tiles += [_headed(labelled, "labels"), _headed(guessed, "predictions")]
+        tiles += [_headed(labelled, "labels"), _headed(guessed, "predictions, with confidence")]
     return lay_out(tiles, columns=4)
 
 
 def lay_out(tiles: Sequence[Image], columns: int | None = None) -> Image:
     """Several images as one, each scaled to fit a square of `TILE` px; columns None makes it about square."""
     columns = columns or int(np.ceil(np.sqrt(len(tiles))))
-    rows = -(-len(tiles) // columns)
-    canvas = np.full((rows * TILE, columns * TILE, 3), 255, np.uint8)
-    for place, tile in enumerate(tiles):
+    scaled = list[Image]()
+    for tile in tiles:
         ratio = (TILE - 4) / max(tile.shape[:2])
         size = (max(round(tile.shape[1] * ratio), 1), max(round(tile.shape[0] * ratio), 1))
         way = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
-        top, left = (place // columns) * TILE + 2, (place % columns) * TILE + 2
-        canvas[top : top + size[1], left : left + size[0]] = cv2.resize(tile, size, interpolation=way)
-    return canvas
+        scaled.append(as_image(cv2.resize(tile, size, interpolation=way)))
+    rows = list[Image]()
+    for first in range(0, len(scaled), columns):
+        row = scaled[first : first + columns]
+        canvas = np.full((max(map(len, row)) + 4, columns * TILE, 3), 255, np.uint8)
+        for place, shown in enumerate(row):
+            left = place * TILE + 2
+            canvas[2 : 2 + shown.shape[0], left : left + shown.shape[1]] = shown
+        rows.append(canvas)
+    return np.concatenate(rows)
 
 
 def save_image(path: Path, image: Image) -> None:
@@ -134,13 +142,13 @@ def _draw_boxes(image: Image, xyxy: Floats, labels: NDArray[Any], words: Sequenc
     canvas = image.copy()
     thick = max(round(max(image.shape[:2]) / 400), 1)
     corners = xyxy.round().astype(int).tolist()
-    for (left, top, right, bottom), label, word in zip(corners, labels, words, strict=True):
+    for (left, top, right, bottom), label in zip(corners, labels, strict=True):
         colour = class_colour(int(label))
         cv2.rectangle(canvas, (left, top), (right, bottom), colour, thick)
-        if max(image.shape[:2]) >= TILE:
-            at = (left + 2, max(top - 4, 12))
-            cv2.putText(canvas, word, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 3, cv2.LINE_AA)
-            cv2.putText(canvas, word, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
+    if max(image.shape[:2]) >= TILE:
+        scale = max(0.34, 0.34 * max(image.shape[:2]) / (2 * TILE))
+        for (left, top, _, _), label, word in zip(corners, labels, words, strict=True):
+            draw_label(canvas, word, (left, top), class_colour(int(label)), scale)
     return canvas
 
 

@@ -135,7 +135,7 @@ def draw(image: Image, detections: Found, names: Sequence[str]) -> Image:
         colour = class_colour(int(label))
         corner = (round(left), round(top))
         cv2.rectangle(canvas, corner, (round(right), round(bottom)), colour, line)
-        _draw_label(canvas, f"{names[int(label)]} {confidence:.2f}", corner, colour, scale)
+        draw_label(canvas, f"{names[int(label)]} {confidence:.2f}", corner, colour, scale)
     return canvas
 
 
@@ -155,6 +155,7 @@ def validate(
     split: str = "val",
     *,
     how: Measuring = MEASURING,
+    difficult: str = "learn",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure a checkpoint on a split of a data set.
@@ -164,6 +165,7 @@ def validate(
         data: What `dataset.load` reads.
         split: "train", "val" or "test".
         how: Batches, device and suppression.
+        difficult: As for `dataset.load`.
         progress: Called with ("evaluate", images done, images).
 
     Returns:
@@ -175,7 +177,7 @@ def validate(
     """
     where = choose_device(how.device)
     detector, names, image_size = load_detector(checkpoint, where)
-    dataset = load(data)
+    dataset = load(data, difficult=difficult)
     if dataset.names != names:
         raise TrainError(
             f"{checkpoint} knows the classes {', '.join(names)}, but {data} has {', '.join(dataset.names)}"
@@ -212,7 +214,7 @@ def _as_batch(image: Image, image_size: int, grid: int) -> dict[str, Any]:
     }
 
 
-def _draw_label(
+def draw_label(
     canvas: Image, text: str, corner: tuple[int, int], colour: tuple[int, int, int], scale: float
 ) -> None:
     """A filled plate with text, above the box's corner, or inside the box where there is no room above."""

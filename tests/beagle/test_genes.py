@@ -67,7 +67,7 @@ def test_the_gene_of_anchors_per_level_starts_where_the_user_says() -> None:
     assert build_space(("anchors",), None, Hyperparameters(anchors=5)).start == {"anchors": 5}
 
 
-@pytest.mark.parametrize("name", ["mozaic", "iou_t", ""])
+@pytest.mark.parametrize("name", ["mozaic", "epochs", ""])
 def test_a_gene_that_is_not_evolved_is_refused(name: str) -> None:
     with pytest.raises(TrainError, match="unknown gene"):
         build_space(("lr0", name), None, DEFAULTS)

@@ -1,5 +1,6 @@
 """A job's own retry, the look from a worker, templates, and all jobs of a folder in one list."""
 
+import json
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from beagle.job_words import needs_of, option, resumable
 from cluster.book import JobBook
 from cluster.local import LocalSubmitter
-from cluster.probe import Needs, findings, read_findings, versions_here
+from cluster.probe import Needs, findings, read_findings, too_many_gpus, versions_here
 from cluster.ray_up import check_ray_up
 from cluster.remote_record import RemoteRecord, load_remote
 from cluster.spec import ClusterError, JobInfo, JobSpec, Resources
@@ -97,6 +98,48 @@ def test_each_thing_that_is_lacking_gets_a_line(tmp_path: Path) -> None:
     assert len(told) == 4
 
 
+def test_an_object_store_is_tried_where_the_job_would_run(
+    bucket: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert findings(Needs(stores=("s3://bucket/runs/a",))) == []
+    (told,) = findings(Needs(stores=("s3://moon/runs/a",)))
+    assert "s3://moon/runs/a: can't put" in told
+    assert "is there such a bucket" in told
+    monkeypatch.setattr("cluster.probe.STORE_S", 1.0)
+    bucket.fault = lambda method, path: "deaf"  # type: ignore[attr-defined]
+    (told,) = findings(Needs(stores=("s3://bucket/runs/a",)))
+    assert "although it was told not to" in told
+
+
+def test_a_probe_gets_a_job_s_variables_by_a_file_that_is_gone_then(bucket: object, tmp_path: Path) -> None:
+    path = tmp_path / "environment.json"
+    path.write_text(json.dumps(bucket.environment()))  # type: ignore[attr-defined]
+    path.chmod(0o600)
+    needs = Needs(stores=("s3://bucket/runs/a",)).to_json()
+    bare = {name: text for name, text in os.environ.items() if not name.startswith("AWS_")}
+
+    def look() -> tuple[str, ...]:
+        words = [sys.executable, "-P", "-m", "cluster.probe", "--environment", str(path), needs]
+        done = subprocess.run(
+            words, env={**bare, "HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+        )
+        return read_findings(done.stdout)
+
+    assert look() == ()
+    assert not path.exists()
+    unread, _ = look()
+    assert "so a job can't be given variables (--env)" in unread
+
+
+def test_gpus_that_no_machine_of_the_job_has_are_told(place: LocalSubmitter, tmp_path: Path) -> None:
+    assert too_many_gpus(Needs(gpus=0.5), 1) == []
+    (told,) = too_many_gpus(Needs(gpus=2), 1)
+    assert "a trial asks for 2 GPUs, but a machine of the job has 1" in told
+    assert place.check(JobSpec(("evolve", "digits"), tmp_path), Needs()) == ()
+    (told,) = place.check(JobSpec(("evolve", "digits"), tmp_path), Needs(gpus=99))
+    assert "a trial asks for 99 GPUs, but this machine has" in told
+
+
 @given(st.lists(st.text(), max_size=3), st.floats(0, 8))
 def test_needs_survive_the_way_to_a_worker(paths: list[str], gpus: float) -> None:
     needs = Needs(tuple(paths), (), ("http://x",), gpus, {"ray": "2"})
@@ -125,6 +168,12 @@ def test_needs_are_read_off_the_words(tmp_path: Path, monkeypatch: pytest.Monkey
     assert needs.paths == (str(tmp_path / "data.yaml"), str(tmp_path / "w.pt"))
     assert (needs.writable, needs.urls, needs.gpus) == (("/x/runs",), ("http://mlflow:5000",), 0.5)
     assert needs_of(("evolve", "digits"), tmp_path).paths == ()
+    stored = needs_of(("evolve", "digits", "--out", "s3://bucket/a", "--hyp", "h.yaml"), tmp_path)
+    assert (stored.stores, stored.writable) == (("s3://bucket/a",), ())
+    assert stored.paths == (str(tmp_path / "h.yaml"),)
+    assert needs_of(("resume", "gs://bucket/a"), tmp_path).stores == ("gs://bucket/a",)
+    assert needs_of(("evolve", "--trainer", "c.yaml"), tmp_path).paths == (str(tmp_path / "c.yaml"),)
+    assert needs_of(("evolve", "--trainer", "yolov5"), tmp_path).paths == ()
     assert option(("a", "--out"), "--out") is None
 
 

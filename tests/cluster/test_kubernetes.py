@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 
 from cluster.kubernetes import KubernetesSubmitter
 from cluster.kubernetes_manifest import KubernetesSettings, native_name, raycluster, rayjob
+from cluster.probe import Needs
 from cluster.spec import ClusterError, JobSpec, Resources
 
 SETTINGS = KubernetesSettings(
@@ -38,9 +40,18 @@ KUBECTL = """\
 import json, os, pathlib, sys
 place = pathlib.Path(os.environ["KUBE_HOME"])
 words = [word for word in sys.argv[1:] if not word.startswith(("--namespace", "--context"))]
+if (place / "refuses").exists():
+    sys.exit((place / "refuses").read_text())  # exit code 1 and a line on stderr, as kubectl's own errors
 with (place / "calls").open("a") as calls:
     calls.write(json.dumps(sys.argv[1:]) + "\\n")
-if words[0] == "apply":
+if words[0] == "apply" and "--dry-run=server" in words:
+    json.load(sys.stdin)
+elif words[0] == "get" and words[1] in ("pvc", "nodes"):
+    path = place / words[1]
+    if not path.exists():
+        sys.exit("Error from server (NotFound): %s not found" % words[1])
+    print(path.read_text())
+elif words[0] == "apply":
     given = json.load(sys.stdin)
     given.setdefault("status", {{}})
     (place / (given["kind"] + "-" + given["metadata"]["name"])).write_text(json.dumps(given))
@@ -218,5 +229,63 @@ def test_without_kubectl_one_line_says_so_and_no_job_is_left(
     monkeypatch.setenv("PATH", str(tmp_path))
     place = KubernetesSubmitter(tmp_path / "jobs", SETTINGS)
     with pytest.raises(ClusterError, match="kubectl is not installed here"):
+        place.submit(JobSpec(("train", "digits"), tmp_path))
+    assert list((tmp_path / "jobs").iterdir()) == []
+
+
+CLAIM = {"spec": {"accessModes": ["ReadWriteMany"]}, "status": {"phase": "Bound"}}
+
+
+def node(gpus: int) -> dict[str, Any]:
+    return {"status": {"allocatable": {"cpu": "64", "nvidia.com/gpu": str(gpus)}}}
+
+
+def test_a_cluster_that_has_all_has_no_findings(cluster: Path, tmp_path: Path) -> None:
+    (cluster / "pvc").write_text(json.dumps(CLAIM))
+    (cluster / "nodes").write_text(json.dumps({"items": [node(0), node(8)]}))
+    place = KubernetesSubmitter(tmp_path / "jobs", SETTINGS)
+    assert place.check(SPEC, Needs(gpus=4)) == ()
+    assert list(cluster.glob("RayJob-*")) == []
+    assert not (tmp_path / "jobs").exists()
+
+
+def test_what_a_cluster_lacks_is_told_in_one_line_each(cluster: Path, tmp_path: Path) -> None:
+    place = KubernetesSubmitter(tmp_path / "jobs", SETTINGS)
+    claim = {"spec": {"accessModes": ["ReadWriteOnce"]}, "status": {"phase": "Pending"}}
+    (cluster / "pvc").write_text(json.dumps(claim))
+    (cluster / "nodes").write_text(json.dumps({"items": [node(0), node(2)]}))
+    trial, bound, modes, few = place.check(SPEC, Needs(gpus=8))
+    assert "a trial asks for 8 GPUs, but a machine of the job has 4" in trial
+    assert "nfs must be bound to a volume, but it is Pending" in bound
+    assert "nfs must be ReadWriteMany" in modes
+    assert "no node has more than 2" in few
+    (cluster / "pvc").unlink()
+    (cluster / "nodes").unlink()  # not allowed to look: the scheduler will say it
+    (missing,) = place.check(SPEC, Needs())
+    assert "the claim nfs can't be mounted: Error from server (NotFound)" in missing
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            'error: resource mapping not found for name: "x": no matches for kind "RayJob" in version "ray.io/v1"',
+            "has no KubeRay operator",
+        ),
+        ("Error from server (Forbidden): rayjobs.ray.io is forbidden", "would not start it: .*Forbidden"),
+        (
+            "Unable to connect to the server: dial tcp 192.0.2.1:443: i/o timeout",
+            "would not start it: Unable to connect",
+        ),
+    ],
+)
+def test_what_kubernetes_refuses_is_told_in_its_own_words(
+    cluster: Path, tmp_path: Path, said: str, told: str
+) -> None:
+    (cluster / "refuses").write_text(said)
+    place = KubernetesSubmitter(tmp_path / "jobs", SETTINGS)
+    (line,) = place.check(SPEC, Needs())
+    assert re.search(told, line)
+    with pytest.raises(ClusterError, match=re.escape(said.split(":", maxsplit=1)[0])):
         place.submit(JobSpec(("train", "digits"), tmp_path))
     assert list((tmp_path / "jobs").iterdir()) == []

@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,71 +18,19 @@ from cluster.ray_jobs import RaySettings, RaySubmitter, entrypoint, runtime_envi
 from cluster.spec import ClusterError, JobInfo, JobSpec
 
 PATIENCE_S = 180.0
-TOKEN = "0123456789abcdef" * 4
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A head of its own with a dashboard on this machine alone; clients get the token by the environment."""
-    pytest.importorskip("opencensus", reason="the dashboard needs ray[default]")
-    log = tmp_path_factory.mktemp("head") / "log"
-    port, dashboard, agent, client = free_ports(4)
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("RAY_", "MLFLOW_", "BEAGLE_RAY"))
-    }
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
-    words = (
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
-        *(
-            f"--port={port}",
-            "--num-cpus=2",
-            "--node-ip-address=127.0.0.1",
-            f"--ray-client-server-port={client}",
-        ),
-        *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
-        *(f"--dashboard-agent-listen-port={agent}", "--object-store-memory=80000000"),
-    )
-    with pytest.MonkeyPatch.context() as patch, log.open("wb") as file:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
-        head = subprocess.Popen(words, env=environment, stdout=file, stderr=file, start_new_session=True)
-        try:
-            wait_for_dashboard(head, dashboard, log)
-            yield f"http://127.0.0.1:{dashboard}"
-        finally:
-            head.send_signal(signal.SIGTERM)
-            try:
-                head.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(head.pid, signal.SIGKILL)
-                head.wait()
+def address(ray_machines: Any) -> str:
+    """The dashboard of a head that runs jobs itself."""
+    ray_machines.start("head", cpus=2)
+    return str(ray_machines.dashboard)
 
 
-def wait_for_dashboard(head: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    place = RaySubmitter(log.parent / "jobs", RaySettings(f"http://127.0.0.1:{port}"))
-    end = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            assert place.check(JobSpec(("--version",), log.parent), Needs()) == ()
-        except ClusterError:
-            assert head.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(1)
-        else:
-            return
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def until_ended(place: RaySubmitter, job_id: str) -> JobInfo:
@@ -156,7 +104,7 @@ def test_what_a_worker_lacks_is_said_before_anything_is_sent(place: RaySubmitter
     needs = Needs(
         paths=(str(tmp_path / "nowhere"),),
         writable=(str(tmp_path / "runs"),),
-        urls=(f"http://user:word@127.0.0.1:{free_ports(1)[0]}",),
+        urls=(f"http://user:word@127.0.0.1:{free_port()}",),
         versions={**versions_here(), "numpy": "0.1"},
     )
     told = place.check(spec, needs)
@@ -191,7 +139,7 @@ def test_missing_and_wrong_tokens_and_addresses_are_told_apart(
     address = place.settings.address
     assert "asks for a token" in told(address)
     assert "does not accept the token" in told(address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="f" * 64)
-    assert "no Ray cluster answers" in told(f"http://127.0.0.1:{free_ports(1)[0]}")
+    assert "no Ray cluster answers" in told(f"http://127.0.0.1:{free_port()}")
     assert not (tmp_path / "jobs").exists() or not list((tmp_path / "jobs").iterdir())
     assert entrypoint(spec, place.settings, tmp_path).startswith("cd ")
 

@@ -1,9 +1,7 @@
-"""Jobs on a real Slurm of one node, started for these tests."""
+"""Jobs on a real Slurm of one node, or of two, started for these tests."""
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,89 +20,6 @@ from cluster.spec import ClusterError, JobInfo, JobSpec, JobStatus, Resources
 from evolve.journal import fold, read_journal
 
 PATIENCE_S = 300.0
-PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "srun")
-CONFIGURATION = """\
-ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={controller}
-SlurmdPort={daemon}
-SlurmUser=root
-AuthType=auth/none
-CredType=cred/none
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
-SwitchType=switch/none
-MpiDefault=none
-ReturnToService=2
-SchedulerParameters=batch_sched_delay=0,sched_interval=1,requeue_delay=0
-KillWait=5
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=2000 State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
-"""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A Slurm of its own: controller, daemon and state, on this machine alone."""
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"Slurm is not installed here ({', '.join(missing)}): apt-get install slurm-wlm")
-    if os.geteuid() != 0:
-        pytest.skip("a private Slurm needs root, since slurmd starts jobs as their users")
-    folder = tmp_path_factory.mktemp("slurm")
-    for name in ("state", "spool"):
-        (folder / name).mkdir()
-    conf = folder / "slurm.conf"
-    conf.write_text(
-        CONFIGURATION.format(
-            host=socket.gethostname(),
-            controller=free_port(),
-            daemon=free_port(),
-            folder=folder,
-            cpus=os.cpu_count(),
-        )
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", str(conf))
-        with (folder / "log").open("wb") as log:
-            daemons = [
-                subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-                for words in (["slurmctld", "-D", "-c"], ["slurmd", "-D"])
-            ]
-            try:
-                wait_for_idle(folder)
-                yield
-            finally:
-                for daemon in reversed(daemons):
-                    daemon.terminate()
-                    daemon.wait(30)
-
-
-def wait_for_idle(folder: Path) -> None:
-    end = time.monotonic() + 30
-    while True:
-        told = subprocess.run(
-            ["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True, check=False
-        )
-        if "idle" in told.stdout:
-            return
-        if time.monotonic() > end:
-            pytest.skip(f"Slurm does not start here: {(folder / 'log').read_text()[-300:]}")
-        time.sleep(0.2)
 
 
 @pytest.fixture
@@ -257,3 +172,37 @@ def test_an_evolution_whose_time_is_up_is_queued_again_and_loses_nothing(
     record = json.loads((place.folder / job / "remote.json").read_text())
     assert record["words"] == list(words)
     assert sys.executable in (place.folder / job / "job.sh").read_text()
+
+
+PROBE = """\
+import json, os, pathlib, sys, time
+out = pathlib.Path(sys.argv[1])
+time.sleep(2)
+out.mkdir(parents=True, exist_ok=True)
+(out / "node").write_text(os.environ["SLURMD_NODENAME"])
+(out / "metrics.jsonl").write_text(json.dumps({"map": float(sys.argv[2])}) + "\\n")
+"""
+TRAINER = """\
+command: ["{python}", probe.py, "{out}", "{gene:x}"]
+genes:
+  x: {low: 0.0, high: 1.0, start: 0.5}
+results: {format: jsonl, file: "{out}/metrics.jsonl", fitness: map}
+"""
+
+
+@pytest.mark.slow
+def test_an_evolution_over_two_nodes_joins_them_and_uses_both(slurm_of_two: None, tmp_path: Path) -> None:
+    place = SlurmSubmitter(tmp_path / "runs" / "jobs")
+    (tmp_path / "probe.py").write_text(PROBE)
+    (tmp_path / "command.yaml").write_text(TRAINER)
+    run = tmp_path / "runs" / "wide"
+    words = ("evolve", "--trainer", "command.yaml", "--trials", "10", "--epochs", "1")
+    words = (*words, "--out", str(run), "--resume")
+    job = place.submit(JobSpec(words, tmp_path, "wide", resources=Resources(nodes=2, cpus=1)))
+    ended = wait_until(place, job, has_ended)
+    ray_log = (place.folder / job / "ray.log").read_text()
+    assert ended.status == "done", ("".join(place.logs(job)), ray_log)
+    assert len(fold(read_journal(run / "journal.jsonl")).finished) == 10
+    nodes = [path.read_text() for path in run.rglob("node")]
+    assert sorted(set(nodes)) == ["n1", "n2"]
+    assert min(nodes.count("n1"), nodes.count("n2")) >= 3

@@ -49,11 +49,35 @@ def test_category_ids_with_gaps_are_renumbered_in_their_order(write_coco: Writer
     assert "category ids 3..90 are renumbered 0..2 in their order" in data.notes
 
 
-def test_crowd_boxes_are_dropped_and_noted(write_coco: Writer) -> None:
-    boxes = [_box(1, 1, 1, 9, 9), _box(2, 1, 1, 9, 9, iscrowd=0), _box(2, 1, 1, 30, 30, iscrowd=1)]
-    data = load(write_coco("all.json", boxes))
-    assert sum(split.boxes for split in data.splits.values()) == 2
-    assert any(note.startswith("1 crowd box, dropped: all.json") for note in data.notes)
+def test_crowd_boxes_are_no_labels_but_regions_from_the_cache_too(write_coco: Writer) -> None:
+    boxes = [_box(1, 1, 1, 9, 9), _box(2, 1, 1, 9, 9, iscrowd=0)]
+    crowds = [
+        _box(2, 16, 12, 32, 24, iscrowd=1),
+        _box(2, 32, 24, 64, 48, iscrowd=1),
+        _box(2, 5, 5, 0, 3, iscrowd=1),
+    ]
+    write_coco("val.json", [_box(1, 1, 1, 9, 9)], files=("c.png",))
+    source = write_coco("train.json", boxes + crowds).parent
+    first, again = load(source), load(source)
+    for data in (first, again):
+        assert data.train.boxes == 2
+        assert data.train.crowds is not None
+        assert data.val.crowds is None
+        assert [len(rows) for rows in data.train.crowds] == [0, 2]
+        np.testing.assert_allclose(data.train.crowds[1], [[0, 0.5, 0.5, 0.5, 0.5], [0, 0.75, 0.75, 0.5, 0.5]])
+        assert "3 crowd boxes are not learnt; in an evaluation detections in them do not count" in data.notes
+    assert first.fingerprint == again.fingerprint
+
+
+def test_the_fingerprint_tells_crowds_apart(write_coco: Writer) -> None:
+    boxes = [_box(1, 1, 1, 9, 9), _box(2, 1, 1, 9, 9)]
+    marks = [[], [_box(1, 16, 12, 32, 24, iscrowd=1)], [_box(2, 16, 12, 32, 24, iscrowd=1)]]
+    found = {load(write_coco("all.json", boxes + crowds)).fingerprint for crowds in marks}
+    assert len(found) == 3
+
+
+def test_an_image_with_nothing_but_a_crowd_is_no_image_without_labels(write_coco: Writer) -> None:
+    assert _whats(write_coco("all.json", [_box(1, 1, 1, 9, 9), _box(2, 1, 1, 30, 30, iscrowd=1)])) == []
 
 
 @pytest.mark.parametrize(

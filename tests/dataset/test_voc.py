@@ -42,6 +42,25 @@ def test_without_lists_a_fifth_is_held_out(write_voc: Writer) -> None:
     assert "no val and no test split: 2 of 10 images are held out as val" in data.notes
 
 
+def test_difficult_objects_are_learnt_or_regions_by_choice(write_voc: Writer) -> None:
+    boxes = {"a": [("cat", 0, 0, 32, 24), ("dog", 16, 12, 48, 36)], "b": [("cat", 1, 1, 9, 9)]}
+    folder = write_voc(boxes, {"train": ["a"], "val": ["b"]})
+    page = folder / "Annotations/a.xml"
+    page.write_text(page.read_text().replace("<name>dog</name>", "<name>dog</name><difficult>1</difficult>"))
+    learnt, ignored = load(folder), load(folder, difficult="ignore")
+    assert (learnt.train.boxes, learnt.train.crowds) == (2, None)
+    assert ignored.train.boxes == 1
+    assert ignored.train.crowds is not None
+    np.testing.assert_allclose(ignored.train.crowds[0], [[1, 0.5, 0.5, 0.5, 0.5]])
+    assert ignored.names == learnt.names == ("cat", "dog")
+    note = "1 difficult object is not learnt; in an evaluation detections of them do not count"
+    assert note in ignored.notes
+    assert note not in learnt.notes
+    assert load(folder, difficult="ignore").fingerprint == ignored.fingerprint != learnt.fingerprint
+    with pytest.raises(DataError, match="difficult must be learn or ignore, but got 'drop'"):
+        load(folder, difficult="drop")
+
+
 def test_zero_area_boxes_are_dropped_and_reported_with_their_line(write_voc: Writer) -> None:
     folder = write_voc(
         {"a": [("cat", 1, 1, 9, 9), ("cat", 5, 5, 5, 5)], "b": [("cat", 1, 1, 9, 9)]},

@@ -100,8 +100,12 @@ def test_few_mutants_of_a_gene_at_its_bound_stay_upon_it() -> None:
     search = run(GeneticSearch(SPACE), 100)
     # A trial that inherits the bound from its parents is no mutant of it.
     values = [trial.config["mosaic"] for trial in search.trials]
-    moved = [v != values[(t.origin["parents"] or [0])[0]] for v, t in zip(values, search.trials, strict=True)]
-    assert sum(moved) > 50
+    # One that was led to the bound was not folded back from it either: it is where the process sees the best.
+    moved = [
+        v != values[(t.origin["parents"] or [0])[0]] and "grown" not in t.origin
+        for v, t in zip(values, search.trials, strict=True)
+    ]
+    assert sum(moved) > 30
     assert sum(v in (0.0, 1.0) for v, m in zip(values, moved, strict=True) if m) <= 1
 
 
@@ -185,19 +189,19 @@ def test_a_small_space_is_used_up_to_its_last_configuration_and_then_says_so() -
         search.ask()
 
 
-def test_the_step_shrinks_without_success_and_grows_with_it() -> None:
-    def spread(fitness: Any) -> float:
-        search = GeneticSearch(Space([Gene(f"g{i}", 0, 1, start=0.5) for i in range(6)]), seed=1)
-        for number in range(60):
-            search.tell(search.ask().id, fitness(number))
-        moves = [
-            search.space.encode(t.config) - search.space.encode(search.trials[t.origin["parents"][0]].config)
-            for t in search.trials[40:]
-            if t.origin["kind"] == "mutation"
-        ]
-        return float(np.std([move for row in moves for move in row if move]))
-
-    assert spread(lambda number: -number) < 0.5 * spread(lambda number: number)
+def test_steps_shrink_as_the_search_closes_in() -> None:
+    space = Space([Gene(f"g{i}", 0, 1, start=0.9) for i in range(6)])
+    search = GeneticSearch(space, seed=1)
+    for _ in range(90):
+        trial = search.ask()
+        search.tell(trial.id, 1.0 - float(np.sum((space.encode(trial.config) - 0.4) ** 2)))
+    moves: dict[int, list[float]] = {}
+    for trial in search.trials[search.settings.initial :]:
+        if trial.origin["kind"] == "mutation" and "grown" not in trial.origin:
+            parent = search.trials[trial.origin["parents"][0]]
+            gap = space.encode(trial.config) - space.encode(parent.config)
+            moves.setdefault(trial.id // 45, []).append(float(np.abs(gap).max()))
+    assert np.median(moves[1]) < 0.5 * np.median(moves[0])
 
 
 # --- telling -------------------------------------------------------------------------------------------------------
@@ -302,6 +306,32 @@ def test_the_proposal_does_not_depend_on_the_order_of_the_tells() -> None:
         for number in order:
             search.tell(number, None if number % 5 == 0 else 1.0 if number < 35 else 0.0)
     assert [first.ask() for _ in range(9)] == [second.ask() for _ in range(9)]
+
+
+def test_what_is_believed_does_not_depend_on_when_it_was_last_asked() -> None:
+    """A search that was asked all along and one that only ever adopted the same trials fit the same kernels."""
+    asked = run(GeneticSearch(SPACE, seed=2), 61)
+    adopted = GeneticSearch(SPACE, seed=2)
+    for trial in asked.trials:
+        adopted.adopt(trial)
+        adopted.tell(trial.id, value(trial))
+    assert [asked.ask() for _ in range(3)] == [adopted.ask() for _ in range(3)]
+
+
+def test_both_minds_take_part_and_what_was_led_uphill_says_so() -> None:
+    search = run(GeneticSearch(SPACE), 60)
+    grown = [trial.id for trial in search.trials if trial.origin.get("grown")]
+    assert grown
+    assert {number % 2 for number in grown} == {1}
+
+
+def test_the_leader_that_would_be_exported_is_tried_again_under_noise() -> None:
+    rng = np.random.default_rng(3)
+    search = GeneticSearch(SPACE, seed=1)
+    for _ in range(90):
+        trial = search.ask()
+        search.tell(trial.id, value(trial) + 0.2 * rng.normal())
+    assert search.standings()[0].runs >= 2
 
 
 def test_looking_at_a_search_does_not_move_it() -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -214,7 +215,21 @@ def test_files_of_a_run_in_a_folder_are_where_they_are(tmp_path: Path) -> None:
 def test_a_store_s_variables_go_to_the_workers_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("OTHER_SECRET", "secret")
-    found = store_variables(spool_of(StoreUrl("s3", "bucket/first")))
+    found = store_variables()
     assert found["AWS_SECRET_ACCESS_KEY"] == "secret"
     assert "OTHER_SECRET" not in found
-    assert store_variables(Path("runs/first")) == {}
+
+
+def test_a_worker_s_own_variables_have_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "the worker's")
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    given = {"AWS_PROFILE": "the driver's", "AWS_REGION": "the driver's"}
+    seen: list[str] = []
+
+    def look(assignment: Assignment, report: Report) -> Outcome:
+        seen.extend(os.environ[name] for name in given)
+        return Outcome(0.1)
+
+    run_kept(Assignment(0, {}, {}, str(tmp_path)), lambda epoch, metrics: None, look, given)
+    assert seen == ["the worker's", "the driver's"]
+    monkeypatch.setenv("AWS_REGION", "")  # so that it is put back

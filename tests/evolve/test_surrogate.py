@@ -5,7 +5,15 @@ import pytest
 from scipy.optimize import approx_fprime
 
 from evolve import surrogate
-from evolve.surrogate import Kernel, Process, fit_kernel, log_improvement, standard_scores
+from evolve.surrogate import (
+    Kernel,
+    Prior,
+    Process,
+    fit_kernel,
+    improvement_slopes,
+    log_improvement,
+    standard_scores,
+)
 
 
 def sample(count: int, features: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -16,9 +24,9 @@ def sample(count: int, features: int, seed: int = 0) -> tuple[np.ndarray, np.nda
 
 def test_the_gradient_of_the_likelihood_is_that_of_its_differences() -> None:
     points, scores = sample(15, 3)
-    centre, spread = np.array([-0.5, 0.2, 0.1, 0.3, -2.0]), np.ones(5)
+    centre, spread = np.array([-0.5, 0.2, 0.1, -0.4, 0.3, -2.0]), np.ones(6)
     problem = surrogate._Likelihood(points, scores, np.linspace(0, 0.2, 15), centre, spread)
-    theta = np.array([0.1, -0.6, 0.4, -0.2, -1.5])
+    theta = np.array([0.1, -0.6, 0.4, -0.8, -0.2, -1.5])
     numeric = approx_fprime(theta, lambda x: problem(x)[0], 1e-6)
     np.testing.assert_allclose(problem(theta)[1], numeric, rtol=1e-3, atol=1e-4)
 
@@ -94,3 +102,39 @@ def test_the_improvement_is_finite_and_falls_steadily_however_hopeless() -> None
     assert np.exp(log_improvement(np.zeros(1), np.full(1, 2.0), 0.0))[0] == pytest.approx(
         2 / np.sqrt(2 * np.pi)
     )
+
+
+@pytest.mark.parametrize("best", [-1.0, 0.5, 8.0])
+@pytest.mark.parametrize("trend", [True, False])
+def test_the_gradient_of_the_improvement_is_that_of_its_differences(trend: bool, best: float) -> None:
+    points, scores = sample(40, 4, seed=4)
+    process = Process(Kernel(np.array([0.4, 1.0, 2.0, 0.7]), 0.6, 0.2, 0.4 if trend else 0.0), points, scores)
+    asked = np.random.default_rng(5).random((6, 4))
+    values, slopes = improvement_slopes(process, asked, best)
+    np.testing.assert_allclose(values, log_improvement(*process.predict(asked), best), rtol=1e-6)
+    for point, slope in zip(asked, slopes, strict=True):
+        numeric = approx_fprime(
+            point, lambda x: float(log_improvement(*process.predict(x[None]), best)[0]), 1e-7
+        )
+        np.testing.assert_allclose(slope, numeric, rtol=1e-3, atol=1e-3 * np.abs(numeric).max())
+
+
+def test_a_tendency_tells_a_bowl_from_few_looks_where_hills_alone_do_not() -> None:
+    """20 genes and 45 looks: their slopes and bends are 40 numbers, the distances between points say little."""
+    rng = np.random.default_rng(6)
+    points, asked, optimum = rng.random((45, 20)), rng.random((300, 20)), rng.uniform(0.1, 0.9, 20)
+    weights = rng.exponential(1.0, 20)
+    bowl = -(weights * (points - optimum) ** 2).sum(1)
+    truth = -(weights * (asked - optimum) ** 2).sum(1)
+    agreement = [
+        np.corrcoef(Process(fit_kernel(points, scores, prior=prior), points, scores).mean(asked), truth)[0, 1]
+        for scores in [standard_scores(bowl + 0.1 * rng.normal(size=45))]
+        for prior in (Prior(0.5, trend=True), Prior(0.3, trend=False))
+    ]
+    assert agreement[0] > max(agreement[1], 0.5)
+
+
+def test_without_a_tendency_there_is_none() -> None:
+    points, scores = sample(30, 3)
+    assert fit_kernel(points, scores, prior=Prior(0.3, trend=False)).trend == 0.0
+    assert fit_kernel(points, scores).trend > 0.0
