@@ -228,7 +228,9 @@ class ServiceClient:
                     raise _refusal(answer)
                 yield answer
         except httpx.HTTPError as error:
-            raise ServiceError(f"{self.url} does not answer ({error or type(error).__name__})") from error
+            raise ServiceError(
+                f"{self.url} does not answer ({str(error) or type(error).__name__})"
+            ) from error
 
     def close(self) -> None:
         """Give up its connections."""

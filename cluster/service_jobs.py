@@ -90,14 +90,14 @@ class Starter:
         goes_on = job is not None and job.status in ("queued", "running")
         try:
             folder = self._runs.folder_of(run_id)
-            driver = driver_of(folder)
         except ClusterError:
             if not goes_on:
                 raise
-            driver = None
-        if driver is not None:
-            ask_to_stop(folder)
-            return driver
+        else:
+            driver = driver_of(folder)
+            if driver is not None:
+                ask_to_stop(folder)
+                return driver
         if job is None or not goes_on:
             raise ConflictError(f"nobody drives {run_id}, so there is nothing to stop")
         self._runs.book.stop(job.id, patience_s=5.0)  # nobody would see a request before it drives
