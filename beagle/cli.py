@@ -28,6 +28,7 @@ from beagle import (
     model_command,
     predict_command,
     report_command,
+    serve_command,
     status_command,
     stop_command,
     submit_command,
@@ -64,6 +65,7 @@ app.command("sync")(sync_command.sync)
 app.command("submit", context_settings=submit_command.CONTEXT)(submit_command.submit)
 app.add_typer(jobs_command.app, name="jobs", help="Jobs that were submitted.")
 app.add_typer(cluster_command.app, name="cluster", help="Configurations of clusters.")
+app.command("serve")(serve_command.serve)
 app.command("demo")(demo_command.demo)
 app.command("doctor")(doctor_command.doctor)
 

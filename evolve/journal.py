@@ -73,6 +73,11 @@ class JournalReader:
         self._lines = 0
         self._state: RunState | None = None
 
+    @property
+    def offset(self) -> int:
+        """Bytes that the newest look has taken in: the beginning of the line after them."""
+        return self._size
+
     def state(self) -> RunState:
         """The fold of all whole lines so far: the same object each time, brought up to date.
 

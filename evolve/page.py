@@ -11,9 +11,11 @@ import html
 import re
 from collections.abc import Iterable
 
+from evolve.page_script import SCRIPT
+
 # What XML and HTML have no place for: control characters, and halves of surrogate pairs (JSON can hold both).
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
-_VOID = {"meta", "br"}
+_VOID = {"meta", "br", "input"}
 
 
 class Html(str):
@@ -143,6 +145,16 @@ figure{margin:0;min-width:0}
 .rank{stroke-width:1.1;opacity:.5}
 .rank:hover{opacity:1;stroke-width:2.6}
 .r0{stroke:var(--soft);opacity:.25}.r1{stroke:var(--curve)}.r2{stroke:var(--dot)}.r3{stroke:var(--start)}
+.parallel .plot>svg{cursor:crosshair}
+.lines .out{opacity:.04}
+.brush{fill:var(--best);opacity:.3;pointer-events:none}
+.brushes{display:flex;flex-wrap:wrap;align-items:center;gap:6px 16px;font-size:13px;margin:0 0 6px}
+.brushes[hidden]{display:none}
+.brushes label{display:flex;align-items:center;gap:6px;color:var(--soft)}
+.brushes select,.brushes button{font:inherit;color:var(--ink);background:var(--card);border:1px solid var(--line);
+border-radius:6px;padding:3px 8px}
+.brushes input{width:110px;accent-color:var(--best)}
+.brushes output{color:var(--best);font-weight:600}
 .upright{stroke:var(--line);stroke-width:1}
 .slant{overflow:visible}
 .sideways{overflow-x:auto}
@@ -221,26 +233,4 @@ footer{color:var(--soft);font-size:13px;margin-top:22px}
 th,td{padding:5px 7px}th button{padding:7px}.plain tbody th{white-space:normal}.plain .wide{display:none}}
 @media print{section,.tile{break-inside:avoid}.scroll{max-height:none;overflow:visible}
 th button::after{content:""}}
-"""
-
-# Rows without a value in the column stay last in both directions.
-SCRIPT = """
-for (const table of document.querySelectorAll("table.sortable")) {
-  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
-  const read = (row, column) => {
-    const cell = row.cells[column], text = cell.dataset.v ?? cell.textContent, number = Number(text);
-    return text === "" || text === "\\u2013" ? null : Number.isNaN(number) ? text : number;
-  };
-  heads.forEach((head, column) => head.firstElementChild.addEventListener("click", () => {
-    const now = head.getAttribute("aria-sort");
-    const next = now ? (now === "ascending" ? "descending" : "ascending") : head.dataset.first ?? "ascending";
-    const sign = next === "ascending" ? 1 : -1;
-    heads.forEach(other => other.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", next);
-    const rows = [...body.rows].map(row => [read(row, column), row]);
-    rows.sort(([a], [b]) => a === null || b === null ? (a === null) - (b === null)
-      : sign * (typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1));
-    body.append(...rows.map(pair => pair[1]));
-  }));
-}
 """

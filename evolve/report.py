@@ -6,6 +6,7 @@ from pathlib import Path
 from evolve.charts import drawable, fixed, short
 from evolve.journal import RunState, read_journal
 from evolve.page import Html, join, page, section, tag
+from evolve.report_anchor_trials import anchor_trials_section
 from evolve.report_anchors import anchors_section
 from evolve.report_charts import curves_section, genes_section, progress_section
 from evolve.report_insight import (
@@ -72,6 +73,7 @@ def build_page(view: View) -> str:
         genes_section(view),
         parallel_section(view),
         anchors_section(view),
+        anchor_trials_section(view),
         failures_section(view),
         section(
             "Trials",

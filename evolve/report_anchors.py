@@ -9,22 +9,22 @@ from evolve.report_view import View, anchor_metric, box_shapes
 _THRESHOLD = 4.0  # largest ratio of sides of a match, where a run does not say
 _COLOURS = 5
 
-_Levels = list[list[Point]]
+Levels = list[list[Point]]
 
 
 def anchors_section(view: View) -> Html | None:
     """Anchors over box shapes, before and after; None where the journal says nothing of them."""
     shapes = box_shapes(view.state)
-    cloud, given = _pairs(shapes.get("wh")), _levels(shapes.get("anchors_before"))
-    fitted = _levels(view.best.trial.result.get("anchors")) if view.best is not None else []
+    cloud, given = pairs(shapes.get("wh")), anchor_levels(shapes.get("anchors_before"))
+    fitted = anchor_levels(view.best.trial.result.get("anchors")) if view.best is not None else []
     if not (cloud or given or fitted):
         return None
     evolved = view.best.trial.config.get("anchor_t") if view.best is not None else None
     sets = [
         (name, levels, threshold)
         for name, levels, threshold in (
-            ("before", given, _threshold(view)),
-            ("after", fitted, _threshold(view, evolved)),
+            ("before", given, ratio_threshold(view)),
+            ("after", fitted, ratio_threshold(view, evolved)),
         )
         if levels
     ]
@@ -45,7 +45,7 @@ def anchors_section(view: View) -> Html | None:
     return section("Anchors over the box shapes", note, tag("div", *drawn, class_="pair"), legend(key), table)
 
 
-def _threshold(view: View, evolved: object = None) -> float:
+def ratio_threshold(view: View, evolved: object = None) -> float:
     """Largest ratio of sides: of a trial's gene, else of the run's hyperparameters."""
     settings = view.state.header.get("settings")
     hyp = settings.get("hyp") if isinstance(settings, dict) else None
@@ -57,7 +57,7 @@ def _threshold(view: View, evolved: object = None) -> float:
     return _THRESHOLD
 
 
-def _panel(cloud: list[Point], axes: tuple[Axis, ...], name: str, levels: _Levels, threshold: float) -> Html:
+def _panel(cloud: list[Point], axes: tuple[Axis, ...], name: str, levels: Levels, threshold: float) -> Html:
     """One set of anchors over the shapes."""
     x, y = axes
     chart = Chart(
@@ -91,20 +91,20 @@ def _reaches(anchor: Point, box: Point, threshold: float) -> bool:
     )
 
 
-def _pairs(value: object) -> list[Point]:
+def pairs(value: object) -> list[Point]:
     """The (w, h) pairs of a list that are positive numbers."""
-    pairs = []
+    found = []
     for item in value if isinstance(value, list) else ():
         numbers = [drawable(part) for part in item] if isinstance(item, list) else []
         if len(numbers) == 2 and all(number is not None and number > 0 for number in numbers):
-            pairs.append((float(numbers[0] or 0), float(numbers[1] or 0)))
-    return pairs
+            found.append((float(numbers[0] or 0), float(numbers[1] or 0)))
+    return found
 
 
-def _levels(value: object) -> list[list[Point]]:
+def anchor_levels(value: object) -> list[list[Point]]:
     """Anchors of each level, from levels × per level × 2, or from one flat list."""
-    levels = [_pairs(level) for level in value] if isinstance(value, list) else []
-    return [level for level in levels if level] or [flat for flat in [_pairs(value)] if flat]
+    levels = [pairs(level) for level in value] if isinstance(value, list) else []
+    return [level for level in levels if level] or [flat for flat in [pairs(value)] if flat]
 
 
 def _anchor_table(shapes: dict[str, Any], given: list[list[Point]], fitted: list[list[Point]]) -> Html:

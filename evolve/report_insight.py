@@ -93,10 +93,22 @@ def parallel_section(view: View) -> Html | None:
         "One line per trial, across every gene from the low end of its range to the high one on the scale on which "
         f"it is searched; at the right its fitness, {ranges}."
     )
-    wide = tag("div", chart.render(), class_="wide-chart", style=None)
-    return section(
-        "All genes at once", note, tag("div", wide, class_="sideways", tabindex="0"), legend(entries)
+    wide = tag("div", chart.render(), class_="wide-chart")
+    drawn = tag("div", _brushes(names), tag("div", wide, class_="sideways", tabindex="0"), class_="parallel")
+    return section("All genes at once", note, drawn, legend(entries))
+
+
+def _brushes(names: list[str]) -> Html:
+    """What picks out trials by the range of a gene; the page's script shows it and makes it work."""
+    choice = tag("select", *(tag("option", name) for name in names))
+    ends = (
+        tag("input", type="range", min="0", max="100", value=value, aria_label=f"{word} end, % of its range")
+        for word, value in (("low", "0"), ("high", "100"))
     )
+    low, high = (tag("label", word, end) for word, end in zip(("from", "to"), ends, strict=True))
+    hint = tag("span", "Or drag along an axis.", class_="soft")
+    parts = (tag("label", "Only trials with", choice), low, high, tag("button", "All trials", type="button"))
+    return tag("div", *parts, hint, tag("output", role="status"), class_="brushes", hidden="")
 
 
 def ancestry(view: View) -> list[TrialState]:

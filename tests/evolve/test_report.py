@@ -21,7 +21,7 @@ from evolve.wording import moment
 
 SPACE = Space([Gene("lr0", 1e-5, 0.1, start=0.01, log=True), Gene("mixup", 0, 1, start=0.0)])
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x00"
-VOID = {"meta", "br"}
+VOID = {"input", "meta", "br"}
 Event = dict[str, Any]
 
 

@@ -152,6 +152,15 @@ class TestReducedReading:
         assert reduced == tuple(-(-side // factor) if factor > 1 else side for side in whole)
         assert max(reduced) >= SIZE
 
+    @pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
+    @pytest.mark.parametrize("reduce", [1, 2, 8])
+    def test_a_photograph_that_was_cut_short_is_refused_not_half_read(self, case, share, reduce):
+        path = case[0].images[0]
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(TrainError, match=r"photo\.jpg: the file must be an image, but can't be decoded"):
+            read_image(path, reduce=reduce)
+
     def test_an_image_that_changed_its_size_is_named(self, case):
         split, image, _ = case
         cv2.imwrite(str(split.images[0]), image[:-20])

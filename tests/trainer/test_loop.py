@@ -66,8 +66,9 @@ def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(config, tmp_path,
     config = dataclasses.replace(config, optimizer=optimizer)
     whole = train(config)
     broken = dataclasses.replace(config, out=tmp_path / "broken")
-    with pytest.raises(StopError):
-        train(broken, report=stop_after(0))
+    for epoch in (0, 1):  # each boundary between two epochs
+        with pytest.raises(StopError):
+            train(dataclasses.replace(broken, resume=epoch > 0), report=stop_after(epoch))
     resumed = train(dataclasses.replace(broken, resume=True))
     assert resumed.epochs == whole.epochs == 3
     first, second = (without_times(load_checkpoint(result.last)) for result in (whole, resumed))

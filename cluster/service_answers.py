@@ -1,0 +1,100 @@
+"""A run's state as the service shows it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.service_models import AnchorsOfRun, Evolution, GeneInfo, State, Summary, TrialInfo, Winner
+from evolve.journal import RunState, TrialState
+
+
+def state_of(state: RunState, driver: str | None) -> tuple[State, str | None]:
+    """How a run that has begun stands, and why."""
+    if driver is not None:
+        return "running", None
+    if state.told >= state.budget:
+        return "finished", None
+    if state.stopped is not None:
+        return "stopped", state.stopped or None
+    return "interrupted", "nobody drives it: `beagle resume` goes on"
+
+
+def trial_info(trial: TrialState) -> TrialInfo:
+    """One trial as the service shows it."""
+    return TrialInfo(
+        id=trial.id,
+        state=trial.status,
+        fitness=trial.fitness,
+        epoch=trial.epochs,
+        config=dict(trial.config),
+        origin=trial.origin,
+        attempt=trial.attempt,
+        asked=trial.asked_at,
+        seconds=trial.seconds,
+        reason=trial.reason,
+        updated=trial.told_at or trial.reported_at or trial.asked_at,
+    )
+
+
+def gene_info(data: Mapping[str, Any]) -> GeneInfo:
+    """One gene of a journal's header."""
+    return GeneInfo(
+        name=str(data["name"]),
+        low=data.get("low"),
+        high=data.get("high"),
+        start=data.get("start"),
+        log=bool(data.get("log", False)),
+        integer=bool(data.get("integer", False)),
+        choices=data.get("choices"),
+    )
+
+
+def winner_of(state: RunState) -> Winner | None:
+    """The leading configuration with the interval of its mean; None before the first that finished."""
+    best = state.best()
+    if best is None or best.fitness is None:
+        return None
+    standing = next((each for each in state.standings() if each.trial == best.id), None)
+    margin = None if standing is None else standing.margin
+    mean = best.fitness if standing is None else standing.mean
+    return Winner(
+        trial=best.id,
+        fitness=mean,
+        low=None if margin is None else mean - margin,
+        high=None if margin is None else mean + margin,
+        runs=1 if standing is None else standing.runs,
+        config=dict(best.config),
+    )
+
+
+def anchors_of(state: RunState) -> AnchorsOfRun | None:
+    """Anchors of all trials, where the header says them."""
+    levels = (state.header.get("settings") or {}).get("anchors")
+    shapes = state.header.get("shapes")
+    if not isinstance(levels, list) or not isinstance(shapes, dict):
+        return None
+    before, after = (shapes.get(side) or {} for side in ("before", "after"))
+    return AnchorsOfRun(levels=levels, bpr_before=before.get("bpr"), bpr_after=after.get("bpr"))
+
+
+def finite_metrics(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """Metrics that JSON can hold."""
+    return {
+        name: value
+        for name, value in row.items()
+        if value is None or (isinstance(value, int | float) and math.isfinite(value))
+    }
+
+
+def only_summary(whole: Evolution) -> Summary:
+    """The part of it that stands in the list."""
+    return Summary(**{name: getattr(whole, name) for name in Summary.model_fields})
+
+
+def broken_summary(run_id: str, reason: str) -> Summary:
+    """A run whose journal can't be believed still stands in the list."""
+    return Summary(
+        id=run_id, name=run_id, state="failed", reason=reason, data="", model="", created=0.0, updated=0.0,
+        planned=0, asked=0, finished=0, failed=0, cut=0, running=0, epochs=0, best=None, start_fitness=None,
+        job=None,
+    )  # fmt: skip
