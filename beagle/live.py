@@ -12,9 +12,11 @@ from rich.table import Table
 
 from beagle import console
 from evolve.journal import Event, RunState, TrialState
+from evolve.live_tracking import LiveMirror
+from evolve.mlflow_store import Store
 from evolve.space import EvolveError
 from evolve.stored_run import publish, run_label
-from evolve.tracking import ANCHOR_PICTURE, LiveMirror, Store
+from evolve.tracking import ANCHOR_PICTURE
 from evolve.wording import duration
 
 REFRESH_S = 0.4  # a thousand trials report faster than anyone reads
@@ -125,7 +127,7 @@ def running_table(state: RunState) -> Table:
         last: dict[str, Any] = trial.reports[max(trial.reports)] if trial.reports else {}
         table.add_row(
             str(trial.id),
-            f"{len(trial.reports)}/{epochs}",
+            f"{len(trial.reports)}/{trial.origin.get('epochs', epochs)}",
             console.cell_text(last.get("fitness")),
             console.cell_text(last.get("map50")),
             f"{max(time.time() - trial.asked_at, 0):.0f} s",

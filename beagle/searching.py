@@ -19,6 +19,8 @@ def search_header(
     space: Space,
     wh_px: ArrayLike | None,
     note: Callable[[str], None],
+    *,
+    racing: bool = True,
 ) -> dict[str, Any]:
     """What a journal's header says of the search.
 
@@ -28,6 +30,8 @@ def search_header(
         space: The genes.
         wh_px: (N, 2) boxes of the data set at the image size; None where there are none.
         note: Told what was taken in, and how alike the data sets are.
+        racing: Whether leaders are repeated within the search. Under a ladder they would use up what it saves: there
+            the best are confirmed at the end.
 
     Raises:
         CommandError: Earlier results are given to a search that cannot use them.
@@ -39,7 +43,7 @@ def search_header(
         settings: dict[str, Any] = {"sampler": search}
         build_search(space, 0, settings)  # refused now rather than when the driver starts
         return settings
-    settings = SearchSettings().to_dict()
+    settings = (SearchSettings() if racing else SearchSettings(replicas=1)).to_dict()
     if warm_start:
         earlier = _earlier(warm_start, space, wh_px)
         note(earlier.note)
@@ -55,7 +59,8 @@ def _earlier(source: str, space: Space, wh_px: ArrayLike | None) -> Earlier:
     try:
         return load_earlier(find_run(path), space, wh_px)
     except CommandError:
-        from evolve.tracking import default_store, experiment_results
+        from evolve.mlflow_store import default_store
+        from evolve.tracked_results import experiment_results
 
         results = experiment_results(default_store(Path("runs")), source)
     if results is None:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from evolve.confirm import confirm_event, confirmation_due, next_confirmation
 from evolve.journal import Event, Journal, JournalError, RunState, TrialState, fold, read_journal
 from evolve.ladder import best_fitness
@@ -131,7 +133,9 @@ class Ledger:
         if self._searched:
             return None
         try:
-            trial = self._search.ask()
+            # Small matrices: more threads only wait for each other, and beside busy trials they wait for long.
+            with threadpool_limits(1):
+                trial = self._search.ask()
         except SearchError as error:
             logger.warning("the run ends early: %s", error)
             self._used_up = True
@@ -174,7 +178,8 @@ class Ledger:
                 bar = ladder.bar(self.state.at_rung(rung), fitness)
                 goes_on = bar is None or fitness >= bar or trial.id == 0
                 event = {"event": "rung", "trial": trial.id, "epochs": rung, "fitness": fitness}
-                self._write({**event, "bar": bar, "goes_on": goes_on})
+                if self._write({**event, "bar": bar, "goes_on": goes_on}) and goes_on:
+                    self._search.climb(trial.id, fitness)
         if trial.hopeless:
             self._cut(trial)
 
@@ -194,7 +199,7 @@ class Ledger:
             "trial": trial.id,
             "status": "stopped",
             "fitness": None,
-            "reason": f"{last.fitness:.4f} after {last.epochs} epochs, where {last.bar:.4f} goes on",
+            "reason": f"{last.fitness:.4f} at epoch {last.epochs}, where {last.bar:.4f} goes on",
             "metrics": trial.reports[best],
             "epochs": trial.epochs,
             "seconds": sum(known) if len(known) == len(seconds) else None,

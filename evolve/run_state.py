@@ -155,13 +155,15 @@ class RunState:
         best = self.best()
         if best is None:
             return None
-        found = {each.trial: each for each in self.standings()}[best.id]
-        confirmed = self.confirmed()
+        search = {each.trial: each for each in self.standings()}
+        confirmed = {each.trial: each for each in self.confirmed()}
+        tables = confirmed or search
+        known = (search[best.id], best.epochs, len(search), tables.get(0))
         if not confirmed:
-            return Measured(found, best.epochs, found, None)
+            return Measured(search[best.id], best.epochs, *known)
         last = self.confirmations[-1]
         seeds = [t.seed for t in self.confirming if t.confirms == best.id and last.counts(t)]
-        return Measured(confirmed[0], last.epochs, found, tuple(seeds))
+        return Measured(confirmed[best.id], last.epochs, *known, tuple(seeds))
 
     def apply(self, event: Event) -> None:
         """Take in one more event, in the journal's order (a live driver keeps its state so).

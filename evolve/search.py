@@ -169,7 +169,7 @@ def told_of(event: Mapping[str, Any]) -> tuple[float | None, list[float]]:
 
 
 def search_from_events(events: Iterable[Mapping[str, Any]]) -> Search:
-    """Rebuild the search of a run from its journal: asks and tells in the journal's order, whatever lies between.
+    """Rebuild the search of a run from its journal: asks, rungs and tells, in its order, whatever lies between.
 
     Trials that only confirm are known by their numbers, and teach nothing.
 
@@ -186,6 +186,8 @@ def search_from_events(events: Iterable[Mapping[str, Any]]) -> Search:
             search = build_search(Space.from_dict(event["space"]), event["seed"], event.get("search") or {})
         elif kind == "ask":
             search.adopt(Trial(event["trial"], event["config"], event["origin"]))
+        elif kind == "rung" and event["goes_on"]:
+            search.climb(event["trial"], event["fitness"])
         elif kind == "tell" and not search.trials[event["trial"]].confirms:
             search.tell(event["trial"], *told_of(event), stopped=event["status"] == "stopped")
     if search is None:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from evolve import EvolveError, Gene, SearchSettings, Space
 from evolve.journal import Journal
-from evolve.object_store import StoreUrl
 from evolve.ray_driver import run_evolution
 from evolve.resources import Resources
+from evolve.store_url import StoreUrl
 from evolve.stored_run import holds_run, spool_of, store_of
 from evolve.trainable import Outcome
 
@@ -34,6 +34,10 @@ def objective(assignment, report):
     fault = assignment.settings["faults"].get(str(assignment.trial))
     found = {"pid": os.getpid(), "marker": os.environ.get("MARKER"), "drawn": random.random()}
     found |= {"seed": assignment.settings.get("seed"), "epochs": epochs}
+    if history:
+        report(
+            len(history) - 1, history[-1]
+        )  # the process may have died between its checkpoint and its report
     for epoch in range(len(history), epochs):
         time.sleep(assignment.settings["epoch_s"])
         if fault and epoch == 1:
