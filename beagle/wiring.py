@@ -56,6 +56,7 @@ class EvolveOptions:
         seed: Of the search and of each training.
         search: "genetic", or a sampler of Optuna.
         warm_start: Earlier results to begin with; see `beagle.searching`.
+        objectives: What is sought at once, of `evolve.costs`, fitness among them; empty for fitness alone.
     """
 
     data: str
@@ -72,6 +73,7 @@ class EvolveOptions:
     seed: int = 0
     search: str = "genetic"
     warm_start: str | None = None
+    objectives: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -104,7 +106,8 @@ def start_run(
         ValueError: Whatever the rooms refuse; nothing is written then.
     """
     check_new_folder(folder)
-    space = build_space(options.genes, options.space, options.hyp, options.training)
+    begun = {**options.training, "model": absolute_source(options.model)}
+    space = build_space(options.genes, options.space, options.hyp, begun)
     inputs = load_inputs(options.data, options.model, options.image_size, note)
     data, image_size = inputs.data, inputs.image_size
     training = {
@@ -131,7 +134,9 @@ def start_run(
         "trials": options.trials,
         "seed": options.seed,
         "space": space.to_dict(),
-        "search": search_header(options.search, options.warm_start, space, shapes, note),
+        "search": search_header(
+            options.search, options.warm_start, space, shapes, note, objectives=options.objectives
+        ),
         "settings": {**training, "classes": len(data.names)},
         "resources": resources.to_dict(),
         "provenance": provenance(data),
@@ -249,6 +254,11 @@ def train_detector(assignment: Assignment, report: Report) -> Outcome:
     devices = devices_of(assignment.gpus)  # several GPUs of a trial share each batch
     settings |= {"threads": max(int(assignment.cpus) // devices, 1), "devices": devices}
     result = train(TrainConfig.from_dict(settings), report=report, pieces=2**assignment.micro_batch_halvings)
+    costs = {}
+    if assignment.costs and result.status != "diverged":
+        from trainer.speed import measure_costs
+
+        costs = {"costs": measure_costs(result.best, assignment.costs, str(settings.get("device", "auto")))}
     run_folder = Path(assignment.folder).parents[1]
     diverged = result.status == "diverged"
     return Outcome(
@@ -262,6 +272,7 @@ def train_detector(assignment: Assignment, report: Report) -> Outcome:
             "best": str(result.best.relative_to(run_folder)),
             "best_epoch": result.best_epoch,
             "notes": list(result.notes),
+            **costs,
             "artifacts": [
                 str(path.relative_to(run_folder))
                 for path in (out / "hyp.yaml", out / "results.csv")

@@ -22,6 +22,7 @@ import yaml
 
 from evolve.charts import drawable
 from evolve.journal import RunState, TrialState, fold, read_journal
+from evolve.objectives import pick
 from evolve.space import EvolveError, Space
 from evolve.stored_trial import bring
 from evolve.wording import measured_words, moment, origin_words
@@ -95,6 +96,7 @@ def export_run(
     *,
     build_files: Callable[[RunState, TrialState], ExportFiles] | None = None,
     weights: bool = True,
+    choice: str | None = None,
 ) -> Path:
     """Write the best trial of a run into a new folder.
 
@@ -107,6 +109,7 @@ def export_run(
         target: folder to make; its parents are made too.
         build_files: called with the run's state and its best trial; None adds nothing.
         weights: copy the weights that the trial's result names as `best` (a trainer without weights names none).
+        choice: which trial, as `evolve.objectives.pick` has it; None for the best by fitness.
 
     Returns:
         The target.
@@ -117,7 +120,7 @@ def export_run(
     """
     run_folder, target = Path(run_folder), Path(target)
     state = fold(read_journal(run_folder / "journal.jsonl"))
-    best = state.best()
+    best = state.best() if choice is None else pick(state, choice)
     if best is None:
         counts = f"{len(state.failed)} failed, {len(state.running)} running"
         raise ExportError(f"{run_folder}: a trial must have finished to be exported, but none has ({counts})")
@@ -140,7 +143,7 @@ def export_run(
         target.parent.mkdir(parents=True, exist_ok=True)
         aside.mkdir()
         _fill(aside, texts, copies)
-        _write(aside / PROVENANCE, _provenance_text(state, best, aside, files.facts))
+        _write(aside / PROVENANCE, _provenance_text(state, best, aside, {**files.facts, "picked": choice}))
         _sync_folder(aside)
         aside.rename(target)
         _sync_folder(target.parent)
@@ -244,6 +247,8 @@ def _sync_folder(folder: Path) -> None:
 def _provenance_text(state: RunState, best: TrialState, folder: Path, more: Mapping[str, Any]) -> str:
     header = state.header
     start = next((t for t in state.finished if t.origin.get("kind") == "start"), None)
+    first = best.id if best.replicates_of is None else best.replicates_of
+    standing = next(each for each in state.standings() if each.trial == first)
     facts = {
         "version": VERSION,
         **more,
@@ -251,7 +256,7 @@ def _provenance_text(state: RunState, best: TrialState, folder: Path, more: Mapp
         "trial": best.id,
         "origin": best.origin,
         "fitness": best.fitness,
-        "measured": {"epochs": best.epochs, **asdict(state.standings()[0])},
+        "measured": {"epochs": best.epochs, **asdict(standing)},
         "start_fitness": start.fitness if start is not None else None,
         "metrics": best.metrics,
         "seed": header.get("seed"),
