@@ -17,6 +17,7 @@ from beagle import (
     __version__,
     anchors_command,
     cluster_command,
+    confirm_command,
     console,
     convert_command,
     data_command,
@@ -56,6 +57,7 @@ app.command("val")(val_command.val)
 app.command("predict")(predict_command.predict)
 app.command("evolve")(evolve_command.evolve)
 app.command("resume")(evolve_command.resume)
+app.command("confirm")(confirm_command.confirm)
 app.command("status")(status_command.status)
 app.command("stop")(stop_command.stop)
 app.command("report")(report_command.report)

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 from beagle.folders import CommandError, absolute_source, check_new_folder
 from beagle.genes import load_yaml_map
 from beagle.production import git_commit, versions
-from beagle.run_header import begin_run
+from beagle.run_header import begin_run, fidelity_header
 from beagle.searching import search_header
 from beagle.verification import VERIFY
 from beagle.verify_run import command_expectation
 from evolve.command_file import load_genes, load_trainer
 from evolve.command_spec import CommandSpec
 from evolve.command_trainable import TRAINER
-from evolve.command_values import command_words, hyperparameters, placeholder_values
+from evolve.command_values import at_length, command_words, hyperparameters, placeholder_values
 from evolve.command_words import fill
+from evolve.confirm import Plan
 from evolve.export import HERE, HYP, ExportFiles
 from evolve.journal import RunState, TrialState
-from evolve.space import Gene, Space, Value, unknown_name
+from evolve.ladder import Ladder
+from evolve.space import Gene, Space, unknown_name
 
 if TYPE_CHECKING:
     from evolve.resources import Resources
@@ -38,7 +40,8 @@ class CommandOptions:
         data: What `{data}` stands for.
         model: What `{model}` stands for.
         trials: How many trials to run.
-        epochs: Epochs of each trial.
+        ladder: Epochs of each trial, and where hopeless ones are stopped.
+        confirm: What is trained again at the end; None for nothing.
         batch_size: What `{batch}` stands for.
         image_size: px.
         hyp: YAML file of values under the command's own keys.
@@ -54,7 +57,8 @@ class CommandOptions:
     data: str | None = None
     model: str | None = None
     trials: int = 300
-    epochs: int | None = None
+    ladder: Ladder | None = None
+    confirm: Plan | None = None
     batch_size: int | None = None
     image_size: int | None = None
     hyp: Path | None = None
@@ -66,7 +70,7 @@ class CommandOptions:
     warm_start: str | None = None
 
     def __post_init__(self) -> None:
-        for name, low in (("trials", 1), ("epochs", 1), ("batch_size", 1), ("image_size", 1), ("seed", 0)):
+        for name, low in (("trials", 1), ("batch_size", 1), ("image_size", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < low:
                 raise CommandError(f"{name} >= {low} must hold, but got {value}")
@@ -111,9 +115,17 @@ def start_command_run(
         "trials": options.trials,
         "seed": options.seed,
         "space": space.to_dict(),
-        "search": search_header(options.search, options.warm_start, space, None, note),
+        "search": search_header(
+            options.search,
+            options.warm_start,
+            space,
+            None,
+            note,
+            racing=options.ladder is None or not options.ladder.judged,
+        ),
         "settings": settings,
         "resources": resources.to_dict(),
+        **fidelity_header(options.ladder, options.confirm),
         "provenance": {
             "versions": versions("beagle-evolve", "ray", "mlflow"),
             "git_commit": git_commit(),
@@ -179,7 +191,7 @@ def _settings(spec: CommandSpec, options: CommandOptions) -> dict[str, Any]:
     return {
         "data": data,
         "model": options.model or usual.get("model"),
-        "epochs": options.epochs or usual.get("epochs", 10),
+        "epochs": options.ladder.full if options.ladder else usual.get("epochs", 10),
         "batch_size": options.batch_size or usual.get("batch", 16),
         "image_size": options.image_size or usual.get("image_size", 640),
         "seed": options.seed,
@@ -262,31 +274,3 @@ def command_files(
         notes=notes,
         facts={"format": "command"},
     )
-
-
-def at_length(
-    spec: CommandSpec, config: dict[str, Value], trial: int, production: int
-) -> tuple[dict[str, Value], list[str]]:
-    """A configuration for a longer training: genes counted in epochs keep their share of it.
-
-    Args:
-        spec: Says by `per_length` which genes those are.
-        config: Of the trial.
-        trial: Its epochs.
-        production: Epochs of the production training.
-
-    Returns:
-        The configuration, and a line for each gene that changed.
-    """
-    changed: dict[str, Value] = dict(config)
-    notes: list[str] = []
-    for name in spec.per_length:
-        if name in config and production != trial:
-            value = float(config[name]) * production / trial
-            integer = next(gene.integer for gene in spec.genes if gene.name == name)
-            changed[name] = round(value) if integer else float(f"{value:.5g}")
-            before, after = float(config[name]), float(changed[name])
-            notes.append(
-                f"{name}: {before:g} of {trial} epochs became {after:g} of {production}, the same share"
-            )
-    return changed, notes

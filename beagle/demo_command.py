@@ -24,6 +24,7 @@ def demo(
     from beagle.folders import unused_folder
     from beagle.production import export_best
     from beagle.wiring import EvolveOptions, start_run
+    from evolve.ladder import Ladder
     from evolve.ray_driver import Resources
     from trainer.config import Hyperparameters
 
@@ -33,7 +34,7 @@ def demo(
         data="digits",
         model="yolov5n",
         trials=trials,
-        epochs=epochs,
+        ladder=Ladder((epochs,)),
         batch_size=16,
         image_size=128,
         hyp=Hyperparameters(fliplr=0.0),  # a mirrored 2 is no 2

@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beagle import console
+from beagle.fidelity_flags import (
+    Confirm,
+    ConfirmEpochs,
+    ConfirmSeeds,
+    Epochs,
+    Grace,
+    Reduction,
+    chosen_ladder,
+    chosen_plan,
+)
 from beagle.model_flags import (
     Activation,
     AnchorsFrom,
@@ -19,6 +29,7 @@ from beagle.model_flags import (
 )
 
 if TYPE_CHECKING:
+    from evolve.confirm import Plan
     from evolve.journal import RunState
     from evolve.resources import Resources
 
@@ -48,7 +59,12 @@ def evolve(
         str, typer.Option("--model", help="A model of `beagle model list`, or a YAML file.")
     ] = "yolov5s",
     trials: Annotated[int, typer.Option("--trials")] = 300,
-    epochs: Annotated[int, typer.Option("--epochs", help="Of each trial.")] = 10,
+    epochs: Epochs = "10",
+    grace: Grace = None,
+    reduction: Reduction = 3.0,
+    confirm: Confirm = 0,
+    confirm_epochs: ConfirmEpochs = None,
+    confirm_seeds: ConfirmSeeds = 3,
     image_size: Annotated[int, typer.Option("--image-size", help="Longer image side in px.")] = 640,
     batch_size: Annotated[int, typer.Option("--batch-size")] = 16,
     hyp: Annotated[
@@ -139,8 +155,10 @@ def evolve(
         resume(out, as_json=as_json)
         return
     resources = Resources(cpus, gpus, concurrent, retries, address, silence)
+    ladder = chosen_ladder(epochs, grace, reduction)
+    plan = chosen_plan(confirm, confirm_epochs, confirm_seeds)
     if trainer is not None:
-        _evolve_command(context, folder, resources, as_json=as_json)
+        _evolve_command(context, folder, resources, plan, as_json=as_json)
         return
     if data is None:
         raise CommandError("DATA must be given: a data.yaml, an instances.json, a folder, or digits")
@@ -148,7 +166,8 @@ def evolve(
         data=data,
         model=model,
         trials=trials,
-        epochs=epochs,
+        ladder=ladder,
+        confirm=plan,
         batch_size=batch_size,
         image_size=image_size,
         hyp=load_hyp(hyp),
@@ -184,7 +203,7 @@ def evolve(
             check=lambda: stack.enter_context(session_with_room(resources)),
         )
         console.err.print(
-            f"evolving {model} on {data}: {trials} trials of {epochs} epochs in {run_label(folder)} "
+            f"evolving {model} on {data}: {trials} trials of {ladder.words} in {run_label(folder)} "
             f"(anchors reach {found.after.bpr:.4f} of the boxes)"
         )
         finish(folder, as_json=as_json)
@@ -203,7 +222,9 @@ NOT_OF_A_COMMAND = (
 )
 
 
-def _evolve_command(context: typer.Context, folder: Path, resources: "Resources", *, as_json: bool) -> None:
+def _evolve_command(
+    context: typer.Context, folder: Path, resources: "Resources", confirm: "Plan | None", *, as_json: bool
+) -> None:
     """Evolve a trainer that is a command: what was not given is as the trainer's file says."""
     from beagle.command_run import CommandOptions, start_command_run
     from beagle.folders import CommandError
@@ -226,7 +247,6 @@ def _evolve_command(context: typer.Context, folder: Path, resources: "Resources"
         "data",
         "model",
         "trials",
-        "epochs",
         "batch_size",
         "image_size",
         "hyp",
@@ -237,7 +257,14 @@ def _evolve_command(context: typer.Context, folder: Path, resources: "Resources"
         "warm_start",
     )
     words = {name: given[name] for name in same if name in given}
-    options = CommandOptions(**words, genes=gene_names(given.get("genes", "")))
+    ladder = None
+    if "epochs" in given or "grace" in given or "reduction" in given:
+        if "epochs" not in given:
+            raise CommandError("--epochs must be given where --grace or --reduction is")
+        ladder = chosen_ladder(given["epochs"], given.get("grace"), given.get("reduction", 3.0))
+    options = CommandOptions(
+        **words, genes=gene_names(given.get("genes", "")), ladder=ladder, confirm=confirm
+    )
     with ExitStack() as stack:
         settings = start_command_run(
             folder,
@@ -247,8 +274,8 @@ def _evolve_command(context: typer.Context, folder: Path, resources: "Resources"
             check=lambda: stack.enter_context(session_with_room(resources)),
         )
         console.err.print(
-            f"evolving {settings['trainer']['name']}: {options.trials} trials of {settings['epochs']} epochs "
-            f"in {run_label(folder)}"
+            f"evolving {settings['trainer']['name']}: {options.trials} trials of "
+            f"{ladder.words if ladder else str(settings['epochs']) + ' epochs'} in {run_label(folder)}"
         )
         finish(folder, as_json=as_json)
 
@@ -286,20 +313,23 @@ def finish(folder: Path, *, as_json: bool) -> "RunState":
     from beagle.wiring import drive
     from evolve.stored_run import run_label
     from evolve.tracking import default_store
+    from evolve.wording import belief_words
 
     store = default_store(tracking_folder(folder))
     run = run_label(folder)
     state = drive_live(folder, store, lambda listen: drive(folder, listen))
-    best, start = state.best(), state.trials.get(0)
+    best, measured = state.best(), state.measured()
     if as_json:
         console.show_json(
             {
                 "run": run,
                 "finished": len(state.finished),
                 "failed": len(state.failed),
+                "stopped_early": len(state.cut),
                 "stopped": state.stopped,
                 "best_trial": best.id if best else None,
-                "fitness": best.fitness if best else None,
+                "fitness": measured.standing.mean if measured else None,
+                "measured": measured.to_dict() if measured else None,
                 "config": best.config if best else None,
                 "report": folder / "report.html",
                 "tracking_uri": store.uri,
@@ -311,9 +341,10 @@ def finish(folder: Path, *, as_json: bool) -> "RunState":
             f"stopped: {state.told} of {state.budget} trials are done, {len(state.running)} to go on with "
             f"(`beagle resume {run}`)"
         )
-    if best is not None:
-        gain = f", the default's is {start.fitness:.4f}" if start and start.fitness is not None else ""
-        console.done(f"best: trial {best.id} with fitness {best.fitness:.4f}{gain}")
+    if best is not None and measured is not None:
+        gain = f", the default's is {measured.start.mean:.4f}" if measured.start is not None else ""
+        console.done(f"best: trial {best.id} with fitness {measured.standing.mean:.4f}{gain}")
+        console.note(belief_words(measured))
     console.out.print(f"report   {folder / 'report.html'}")
     shown = store.uri if store.uri.startswith("http") else f"mlflow ui --backend-store-uri {store.uri}"
     console.out.print(f"MLflow   {shown}")

@@ -125,7 +125,7 @@ def running_table(state: RunState) -> Table:
         last: dict[str, Any] = trial.reports[max(trial.reports)] if trial.reports else {}
         table.add_row(
             str(trial.id),
-            f"{len(trial.reports)}/{epochs}",
+            f"{len(trial.reports)}/{trial.origin.get('epochs', epochs)}",
             console.cell_text(last.get("fitness")),
             console.cell_text(last.get("map50")),
             f"{max(time.time() - trial.asked_at, 0):.0f} s",

@@ -5,7 +5,7 @@ import math
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from evolve.command_trainable import TRAINER
 from evolve.export import ExportFiles, export_run
 from evolve.journal import RunState, TrialState
 from evolve.space import unknown_name
+from evolve.wording import belief_words
 from model.spec import load_spec
 from trainer.config import Hyperparameters
 
@@ -112,8 +113,9 @@ def export_best(
             made = command_files(state, best, epochs=asked.epochs, batch_size=asked.batch_size)
         else:
             made = _detector_files(state, best, asked, target, folder)
-        if note is not None:
-            for line in made.notes:
+        measured = state.measured()
+        if note is not None and measured is not None:
+            for line in (belief_words(measured), *made.notes):
                 note(line)
         return made
 
@@ -158,6 +160,26 @@ def _data(source: str) -> tuple[Dataset | None, list[str]]:
         return load(source), []
     except DataError as error:
         return None, [f"The data was not there for the export ({error}), so there is no data.yaml."]
+
+
+def at_another_length(
+    settings: Mapping[str, Any], hyp: Mapping[str, float], trial_epochs: int, dataset: Dataset
+) -> dict[str, Any]:
+    """Settings of a training that is longer or shorter than the trials: what production would train.
+
+    Args:
+        settings: Of the training; `epochs` is its own length.
+        hyp: Hyperparameters of the trial.
+        trial_epochs: Of the trials.
+        dataset: The data.
+
+    Returns:
+        "hyp" and "nominal_batch", the images per step that the trials had.
+    """
+    trial = {**settings, "epochs": trial_epochs}
+    wanted = Wanted(epochs=int(settings["epochs"]))
+    changed, length, _ = _rescaled(trial, dict(hyp), len(dataset.train.images), wanted, "beagle")
+    return {"hyp": changed, "nominal_batch": length.images_per_step}
 
 
 def _rescaled(

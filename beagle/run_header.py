@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from evolve.confirm import Plan
 from evolve.journal import Journal
+from evolve.ladder import Ladder
 from evolve.space import EvolveError
 
 
@@ -30,3 +32,13 @@ def begin_run(folder: Path, facts: Mapping[str, Any], check: Callable[[], object
         if not existed:
             shutil.rmtree(folder, ignore_errors=True)  # it would stand in the way of the next try
         raise
+
+
+def fidelity_header(ladder: Ladder | None, confirm: Plan | None) -> dict[str, Any]:
+    """What a header says of stopping and of confirming; nothing where all trials go to their end and that is all."""
+    header: dict[str, Any] = {}
+    if ladder is not None and ladder.judged:
+        header["ladder"] = ladder.to_dict()
+    if confirm is not None:
+        header["confirm"] = confirm.to_dict()
+    return header

@@ -21,6 +21,7 @@ def search_header(
     wh_px: ArrayLike | None,
     note: Callable[[str], None],
     *,
+    racing: bool = True,
     objectives: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """What a journal's header says of the search.
@@ -31,6 +32,8 @@ def search_header(
         space: The genes.
         wh_px: (N, 2) boxes of the data set at the image size; None where there are none.
         note: Told what was taken in, and how alike the data sets are.
+        racing: Whether leaders are repeated within the search. Under a ladder they would use up what it saves: there
+            the best are confirmed at the end.
         objectives: Several of `evolve.costs`; empty for fitness alone.
 
     Raises:
@@ -46,7 +49,7 @@ def search_header(
         settings: dict[str, Any] = {"sampler": search}
         build_search(space, 0, settings)  # refused now rather than when the driver starts
         return settings
-    settings = SearchSettings().to_dict()
+    settings = (SearchSettings() if racing else SearchSettings(replicas=1)).to_dict()
     if warm_start:
         earlier = _earlier(warm_start, space, wh_px)
         note(earlier.note)

@@ -27,7 +27,7 @@ def status(
 
     folder = find_run(run)
     state = fold(read_journal(folder / "journal.jsonl"))
-    best, driver = state.best(), driver_of(folder)
+    best, measured, driver = state.best(), state.measured(), driver_of(folder)
 
     def row(trial: TrialState) -> dict[str, Any]:
         return {
@@ -50,12 +50,14 @@ def status(
                 "budget": state.budget,
                 "finished": len(state.finished),
                 "failed": len(state.failed),
+                "stopped_early": len(state.cut),
                 "running": len(state.running),
                 "stopped": state.stopped,
                 "driver": driver,
                 "best": None
                 if best is None
                 else {**row(best), "config": best.config, "metrics": best.metrics},
+                "measured": None if measured is None else measured.to_dict(),
                 "front": [{"trial": each.trial.id, **each.values} for each in front(state)],
                 "trials": trials,
             }
@@ -64,10 +66,11 @@ def status(
     shown = sorted(trials, key=lambda t: -1.0 if t["fitness"] is None else t["fitness"], reverse=True)[
         : most or None
     ]
+    stopped = f"{len(state.cut)} stopped early, " if state.ladder else ""
     columns = ["trial", "status", "fitness", "epochs", "seconds", "origin", "attempt", "reason"]
     console.show_table(
-        f"{state.name}: {len(state.finished)} finished, {len(state.failed)} failed, {len(state.running)} running, "
-        f"of {state.budget}",
+        f"{state.name}: {len(state.finished)} finished, {stopped}{len(state.failed)} failed, "
+        f"{len(state.running)} running, of {state.budget}",
         columns,
         [[trial[column] for column in columns] for trial in shown],
     )

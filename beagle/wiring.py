@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 from beagle.fitting import fit_anchors, load_inputs
 from beagle.folders import CommandError, absolute_source, check_new_folder, write_bytes
 from beagle.genes import build_space
-from beagle.production import provenance
-from beagle.run_header import begin_run
+from beagle.production import at_another_length, provenance
+from beagle.run_header import begin_run, fidelity_header
 from beagle.searching import search_header
 from beagle.setting_genes import check_setting_genes, overlaid
+from dataset import load
 from evolve.command_trainable import TRAINER, run_command
+from evolve.confirm import Plan, confirm_event
 from evolve.journal import Journal, RunState, fold, read_journal
+from evolve.ladder import Ladder
 from evolve.ledger import OnEvent
 from evolve.resources import Resources
 from evolve.tracking import ANCHOR_PICTURE
@@ -45,7 +48,8 @@ class EvolveOptions:
         data: What `dataset.load` reads.
         model: A model of the zoo or a YAML file.
         trials: How many trials to run.
-        epochs: Epochs of each trial.
+        ladder: Epochs of each trial, and where hopeless ones are stopped.
+        confirm: What is trained again at the end; None for nothing.
         batch_size: Images per forward pass.
         image_size: Longer side in px.
         hyp: Hyperparameters of the first trial, and of all that is not evolved.
@@ -62,7 +66,8 @@ class EvolveOptions:
     data: str
     model: str
     trials: int
-    epochs: int
+    ladder: Ladder
+    confirm: Plan | None = None
     batch_size: int = 16
     image_size: int = 640
     hyp: Hyperparameters = field(default_factory=Hyperparameters)
@@ -78,6 +83,8 @@ class EvolveOptions:
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise CommandError(f"trials >= 1 must hold, but got {self.trials}")
+        if self.objectives and self.ladder.judged:
+            raise CommandError("--objectives needs whole trainings: give --epochs one number, no ladder")
         if self.anchors not in ("auto", "fit", "keep"):
             raise CommandError(f"anchors must be auto, fit or keep, but got {self.anchors!r}")
 
@@ -113,7 +120,7 @@ def start_run(
     training = {
         "data": absolute_source(options.data),
         "model": absolute_source(options.model),
-        "epochs": options.epochs,
+        "epochs": options.ladder.full,
         "batch_size": options.batch_size,
         "image_size": image_size,
         "seed": options.seed,
@@ -135,10 +142,17 @@ def start_run(
         "seed": options.seed,
         "space": space.to_dict(),
         "search": search_header(
-            options.search, options.warm_start, space, shapes, note, objectives=options.objectives
+            options.search,
+            options.warm_start,
+            space,
+            shapes,
+            note,
+            racing=not options.ladder.judged,
+            objectives=options.objectives,
         ),
         "settings": {**training, "classes": len(data.names)},
         "resources": resources.to_dict(),
+        **fidelity_header(options.ladder, options.confirm),
         "provenance": provenance(data),
         "data": {"images": len(data.train.images), "names": list(data.names)},
         "shapes": {
@@ -191,15 +205,45 @@ def reopen_run(folder: Path, trials: int | None, changes: Mapping[str, Any] | No
     """
     with Journal(folder / "journal.jsonl") as journal:
         state = fold(read_journal(journal.path))
-        budget = state.budget if trials is None else trials
-        if budget < len(state.trials):
+        if trials is not None and trials < state.asked:
             raise CommandError(
-                f"trials >= {len(state.trials)} must hold, since so many were asked, but got {budget}"
+                f"trials >= {state.asked} must hold, since so many were asked, but got {trials}"
             )
+        # Trainings that confirm are no trials of the search, and come on top.
+        budget = state.budget if trials is None else trials + state.planned
         event: dict[str, Any] = {"event": "resume", "trials": budget}
         if changes:
             event["resources"] = replace(Resources.of(state), **changes).to_dict()
         state.apply(journal.append(event))
+        return state
+
+
+def begin_confirmation(
+    folder: Path, plan: Plan, changes: Mapping[str, Any], note: Callable[[str], None]
+) -> RunState:
+    """Write into the journal which of a run's best are to be trained again; the search asks nothing more.
+
+    Args:
+        folder: The run folder.
+        plan: How many, how long, under how many seeds.
+        changes: As `reopen_run`.
+        note: Told what is left of the search.
+
+    Raises:
+        EvolveError: No trial has finished, another driver holds the run, or the resources make no sense.
+    """
+    state = fold(read_journal(folder / "journal.jsonl"))
+    confirm_event(state, plan)  # refused before anything is written
+    left = state.budget - state.planned - state.asked
+    if left > 0:
+        note(
+            f"{left} trials of the search were not asked yet and are left out; later "
+            f"`beagle resume {folder} --trials {state.asked + left}` goes on with them"
+        )
+    reopen_run(folder, min(state.asked, state.budget - state.planned), changes)
+    with Journal(folder / "journal.jsonl") as journal:
+        state = fold(read_journal(journal.path))
+        state.apply(journal.append(confirm_event(state, plan)))
         return state
 
 
@@ -249,11 +293,16 @@ def train_detector(assignment: Assignment, report: Report) -> Outcome:
         shutil.rmtree(out)  # an attempt that died before its first checkpoint leaves nothing to go on from
     settings = {key: value for key, value in assignment.settings.items() if key != "classes"}
     settings = overlaid(settings, assignment.config) | {"out": str(out), "resume": resume}
+    length, dataset = settings.pop("trial_epochs", None), None
+    if length not in (None, settings["epochs"]):  # it confirms what production will train
+        dataset = load(settings["data"])
+        settings |= at_another_length(settings, settings["hyp"], int(length), dataset)
     if "anchors" in assignment.config:
         settings["anchors"] = "auto"  # the gene asks for a number per level, so each trial fits its own
     devices = devices_of(assignment.gpus)  # several GPUs of a trial share each batch
     settings |= {"threads": max(int(assignment.cpus) // devices, 1), "devices": devices}
-    result = train(TrainConfig.from_dict(settings), report=report, pieces=2**assignment.micro_batch_halvings)
+    config, pieces = TrainConfig.from_dict(settings), 2**assignment.micro_batch_halvings
+    result = train(config, report=report, dataset=dataset, pieces=pieces)
     costs = {}
     if assignment.costs and result.status != "diverged":
         from trainer.speed import measure_costs

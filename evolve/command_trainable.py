@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from evolve.command_keeper import NOT_STARTED
 from evolve.command_process import Command, Ending, Place, explain
 from evolve.command_results import Best, Reader, Row, best_epoch
 from evolve.command_spec import CommandSpec
-from evolve.command_values import command_words, placeholder_values, write_hyp, write_text
+from evolve.command_values import at_length, command_words, placeholder_values, write_hyp, write_text
 from evolve.command_words import fields_of, fill
 from evolve.space import EvolveError
 from evolve.tracking import COMMAND_TAG, make_store
@@ -117,11 +117,12 @@ def run_command(assignment: Assignment, report: Report) -> Outcome:
         TrialError: The command ended badly; a new attempt may do better.
         CommandTrialError: It can't run as its file says.
     """
-    task = _Task(
-        assignment,
-        CommandSpec.from_dict(assignment.settings[TRAINER]),
-        Path(assignment.folder),
-    )
+    spec = CommandSpec.from_dict(assignment.settings[TRAINER])
+    length = assignment.settings.get("trial_epochs")
+    if length:  # a training that confirms may be longer than the trials were
+        config, _ = at_length(spec, assignment.config, int(length), int(assignment.settings["epochs"]))
+        assignment = replace(assignment, config=config)
+    task = _Task(assignment, spec, Path(assignment.folder))
     memory = _Memory.load(task.folder / STATE, int(assignment.settings["batch_size"]))
     _halve_for_dead_workers(task, memory)
     while not memory.done:
@@ -160,6 +161,7 @@ def _attempt(task: _Task, memory: _Memory, report: Report) -> Ending:
     )
     seen = set(reader.epochs()) if resume else set()
     memory.resumed_at = len(seen) if resume else -1
+    seen -= {max(seen, default=-1)}  # it may be written and yet unheard, should the worker have died then
     offset = task.output.stat().st_size if task.output.exists() else 0
     if reader.results.format == "mlflow":
         make_store(reader.file)

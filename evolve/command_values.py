@@ -110,3 +110,31 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
+
+
+def at_length(
+    spec: CommandSpec, config: dict[str, Value], trial: int, production: int
+) -> tuple[dict[str, Value], list[str]]:
+    """A configuration for a longer training: genes counted in epochs keep their share of it.
+
+    Args:
+        spec: Says by `per_length` which genes those are.
+        config: Of the trial.
+        trial: Its epochs.
+        production: Epochs of the production training.
+
+    Returns:
+        The configuration, and a line for each gene that changed.
+    """
+    changed: dict[str, Value] = dict(config)
+    notes: list[str] = []
+    for name in spec.per_length:
+        if name in config and production != trial:
+            value = float(config[name]) * production / trial
+            integer = next(gene.integer for gene in spec.genes if gene.name == name)
+            changed[name] = round(value) if integer else float(f"{value:.5g}")
+            before, after = float(config[name]), float(changed[name])
+            notes.append(
+                f"{name}: {before:g} of {trial} epochs became {after:g} of {production}, the same share"
+            )
+    return changed, notes

@@ -5,7 +5,7 @@ chosen before, so its mean promises nothing that was not measured.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from evolve.racing import Standing
@@ -98,19 +98,36 @@ class Measured:
     Attributes:
         standing: mean, interval and number of the trainings that count.
         epochs: of each of them.
+        found_epochs: of the trials of the search.
         found: the same of the trials of the search, by which it was chosen.
+        rivals: configurations that the search has measured, among which it was chosen.
+        start: the start configuration, measured alike; None where it was not.
         seeds: of the trainings that confirmed it; None where it is not confirmed.
     """
 
     standing: Standing
     epochs: int
     found: Standing
-    seeds: tuple[int, ...] | None
+    found_epochs: int
+    rivals: int
+    start: Standing | None
+    seeds: tuple[int, ...] | None = None
 
     @property
     def confirmed(self) -> bool:
         """Whether it was trained again under seeds by which it was not chosen."""
         return self.seeds is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data, for machines that read what a run promises."""
+        return {
+            "confirmed": self.confirmed,
+            "epochs": self.epochs,
+            **asdict(self.standing),
+            "seeds": None if self.seeds is None else list(self.seeds),
+            "start": None if self.start is None else asdict(self.start),
+            "search": {"epochs": self.found_epochs, "rivals": self.rivals, **asdict(self.found)},
+        }
 
 
 def confirm_event(state: "RunState", plan: Plan) -> "Event":

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,11 +21,12 @@ from typing import Any
 import yaml
 
 from evolve.charts import drawable
+from evolve.confirm import Measured
 from evolve.journal import RunState, TrialState, fold, read_journal
 from evolve.objectives import pick
 from evolve.space import EvolveError, Space
 from evolve.stored_trial import bring
-from evolve.wording import measured_words, moment, origin_words
+from evolve.wording import belief_words, moment, origin_words
 
 VERSION = 1
 HYP, COMMAND, NOTES, PROVENANCE = "hyp.yaml", "train.sh", "notes.md", "provenance.json"
@@ -134,10 +135,9 @@ def export_run(
     texts = {HYP: _hyp_text(state, best, files), **files.texts}
     if files.command:
         texts[COMMAND] = _command_text(state, best, files)
-    if files.notes:
-        texts[NOTES] = f"# {state.name}: what to know\n\n" + "".join(
-            f"- {' '.join(n.split())}\n" for n in files.notes
-        )
+    notes = (belief_words(_measured(state, best)), *files.notes)
+    lines = "".join(f"- {' '.join(note.split())}\n" for note in notes)
+    texts[NOTES] = f"# {state.name}: what to know\n\n{lines}"
     aside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(3)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -173,11 +173,19 @@ def _weights(run_folder: Path, best: TrialState, files: ExportFiles) -> dict[str
     return {path.name: run_folder / path}
 
 
+def _measured(state: RunState, best: TrialState) -> Measured:
+    """What is known of the trial that is exported, which has finished: `export_run` has looked."""
+    measured = state.measured(best)
+    if measured is None:
+        raise ExportError(f"{state.name}: no trial has finished")
+    return measured
+
+
 def _header(state: RunState, best: TrialState) -> str:
     lines = (
         f"Run {state.name}, trial {best.id} of {state.budget} ({origin_words(best.origin)}).",
         f"Fitness {best.fitness}, finished {moment(best.told_at)}; measured after {best.epochs} epochs.",
-        measured_words(state.standings()[0]),
+        belief_words(_measured(state, best)),
     )
     # Whatever a run is called, a comment stays a comment: no line breaks, nothing that YAML or a shell cannot hold.
     return "".join(f"# {''.join(c if c.isprintable() else ' ' for c in line)}\n" for line in lines)
@@ -247,8 +255,6 @@ def _sync_folder(folder: Path) -> None:
 def _provenance_text(state: RunState, best: TrialState, folder: Path, more: Mapping[str, Any]) -> str:
     header = state.header
     start = next((t for t in state.finished if t.origin.get("kind") == "start"), None)
-    first = best.id if best.replicates_of is None else best.replicates_of
-    standing = next(each for each in state.standings() if each.trial == first)
     facts = {
         "version": VERSION,
         **more,
@@ -256,7 +262,7 @@ def _provenance_text(state: RunState, best: TrialState, folder: Path, more: Mapp
         "trial": best.id,
         "origin": best.origin,
         "fitness": best.fitness,
-        "measured": {"epochs": best.epochs, **asdict(standing)},
+        "measured": _measured(state, best).to_dict(),
         "start_fitness": start.fitness if start is not None else None,
         "metrics": best.metrics,
         "seed": header.get("seed"),
@@ -264,8 +270,11 @@ def _provenance_text(state: RunState, best: TrialState, folder: Path, more: Mapp
             "budget": state.budget,
             "finished": len(state.finished),
             "failed": len(state.failed),
+            "stopped": len(state.cut),
             "running": len(state.running),
+            "epochs": sum(trial.epochs for trial in state.trials.values()),
         },
+        "ladder": header.get("ladder"),
         "finished_at": _iso(best.told_at),
         "exported_at": _iso(time.time()),
         "provenance": header.get("provenance", {}),

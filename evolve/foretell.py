@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 _PRIOR_LOOKS = 2.0  # that a guess of the scatter counts for
-_PRIOR_SCATTER = 0.25  # of the spread of the next rung's fitnesses
+_PRIOR_SCATTER = 0.1  # of the spread of the next rung's fitnesses
 _LEAST_SCATTER = 0.05  # of their mean
 _PRIOR_SLOPE = 0.5  # standard deviation of a slope before anything was seen, as a share of it
 _ROUNDS = 5
+_UNKNOWN_CLIMB, _UNKNOWN_SCATTER = 0.5, 0.15  # of the fitness, to a rung that nobody has reached
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,13 @@ class Foretold:
     Attributes:
         mean: what is expected.
         deviation: standard deviation of what it might be; that of a measured one's noise is in it.
+        scatter: the part of it by which trials differ from each other. The rest, how sure the lines are, moves all
+            that were stopped at one rung up or down together, and does not change which of them is better.
     """
 
     mean: float
     deviation: float
+    scatter: float
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,11 @@ class _Step:
             scatter /= max(looks - 2, 0) + _PRIOR_LOOKS
         return cls(centre, height, slope, scatter, looks, width)
 
-    def __call__(self, mean: float, variance: float) -> tuple[float, float]:
-        off = mean - self.centre
-        unsure = self.scatter * (1 + 1 / self.looks + off**2 / self.width)
+    def __call__(self, mean: float, shared: float, own: float) -> tuple[float, float, float]:
+        off, square = mean - self.centre, self.slope**2
+        line = self.scatter * (1 / self.looks + off**2 / self.width)
         # The best so far never falls.
-        return max(self.height + self.slope * off, mean), self.slope**2 * variance + unsure
+        return max(self.height + self.slope * off, mean), square * shared + line, square * own + self.scatter
 
 
 def foretell(curves: Mapping[int, Sequence[float]], stopped: Iterable[int]) -> dict[int, Foretold]:
@@ -85,18 +89,20 @@ def foretell(curves: Mapping[int, Sequence[float]], stopped: Iterable[int]) -> d
     stopped = set(stopped)
     # A rung lies above every stopped trial, also while nobody has reached it.
     rungs = max((len(curve) + (trial in stopped) for trial, curve in curves.items()), default=0)
-    steps = [_step(list(curves.values()), rung) for rung in range(rungs - 1)]
+    # By number, so that the order in which they were told does not matter.
+    climbs = [curves[trial] for trial in sorted(curves)]
+    steps = [_step(climbs, rung) for rung in range(rungs - 1)]
     found = {}
     for trial in sorted(stopped):
-        mean, variance = float(curves[trial][-1]), 0.0
+        mean, shared, own = float(curves[trial][-1]), 0.0, 0.0
         for rung in range(len(curves[trial]) - 1, rungs - 1):
             step = steps[rung]
-            if step is None:  # nobody has come so far: all that is known is what they differ by
-                peers = [each[rung] for each in curves.values() if len(each) > rung]
-                variance += float(np.var(peers or [0.0])) + (0.5 * mean) ** 2 + 1e-12
+            if step is None:  # nobody has come so far: it will climb for all, by nobody knows how much
+                shared += (_UNKNOWN_CLIMB * mean) ** 2
+                own += (_UNKNOWN_SCATTER * mean) ** 2 + 1e-12
             else:
-                mean, variance = step(mean, variance)
-        found[trial] = Foretold(mean, float(np.sqrt(variance)))
+                mean, shared, own = step(mean, shared, own)
+        found[trial] = Foretold(mean, float(np.sqrt(shared + own)), float(np.sqrt(own)))
     return found
 
 

@@ -10,6 +10,7 @@ Source: Li et al. 2020, "A system for massively parallel hyperparameter tuning" 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 from evolve.space import EvolveError
@@ -36,7 +37,7 @@ class Ladder:
         Raises:
             EvolveError: rungs that do not rise from 1, or a reduction that lets all go on.
         """
-        rising = all(low < high for low, high in zip(self.rungs, self.rungs[1:], strict=False))
+        rising = all(low < high for low, high in pairwise(self.rungs))
         if not self.rungs or self.rungs[0] < 1 or not rising:
             words = ",".join(map(str, self.rungs))
             raise EvolveError(
@@ -85,6 +86,16 @@ class Ladder:
         return self.rungs[-1]
 
     @property
+    def words(self) -> str:
+        """How long trials are, for a sentence.
+
+        >>> Ladder((10, 30, 100)).words, Ladder((50,)).words
+        ('10, 30 or 100 epochs', '50 epochs')
+        """
+        early = ", ".join(map(str, self.judged))
+        return f"{early} or {self.full} epochs" if early else f"{self.full} epochs"
+
+    @property
     def judged(self) -> tuple[int, ...]:
         """Rungs at which trials end; none where there is only the full length."""
         return self.rungs[:-1]
@@ -105,7 +116,7 @@ class Ladder:
         0.3
         """
         count = len(before) + 1
-        if count <= self.reduction:
+        if count == 1:
             return None
         fitnesses = [*(each.fitness for each in before), fitness]
         if sum(each.goes_on for each in before) + 1 > count / self.reduction + 1:

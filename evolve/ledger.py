@@ -175,7 +175,8 @@ class Ledger:
                 bar = ladder.bar(self.state.at_rung(rung), fitness)
                 goes_on = bar is None or fitness >= bar or trial.id == 0
                 event = {"event": "rung", "trial": trial.id, "epochs": rung, "fitness": fitness}
-                self._write({**event, "bar": bar, "goes_on": goes_on})
+                if self._write({**event, "bar": bar, "goes_on": goes_on}) and goes_on:
+                    self._search.climb(trial.id, fitness)
         if trial.hopeless:
             self._cut(trial)
 
@@ -195,7 +196,7 @@ class Ledger:
             "trial": trial.id,
             "status": "stopped",
             "fitness": None,
-            "reason": f"{last.fitness:.4f} after {last.epochs} epochs, where {last.bar:.4f} goes on",
+            "reason": f"{last.fitness:.4f} at epoch {last.epochs}, where {last.bar:.4f} goes on",
             "metrics": trial.reports[best],
             "epochs": trial.epochs,
             "seconds": sum(known) if len(known) == len(seconds) else None,

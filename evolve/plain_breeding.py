@@ -34,10 +34,10 @@ class History:
         settings: what steers it.
         trials: asked, in order.
         points: (N, D) their points.
-        told: id to fitness, None for a failure; of a stopped trial what is foretold of its end.
+        told: id to fitness, None for a failure; of a trial that is not whole what is foretold of its end.
         seen: keys of all configurations asked.
         earlier: results of other searches; None without any.
-        doubts: of each stopped trial: standard deviation of the fitness foretold.
+        doubts: of each trial that is not whole, stopped or open: standard deviation of the fitness foretold.
         curves: fitness at each rung of a ladder, of the trials told with it.
     """
 
@@ -69,12 +69,12 @@ class History:
         """What is believed of trials with a fitness, told from these alone, whatever else is known by now.
 
         Returns:
-            Fitnesses (N,), and of each (N,) the standard deviation of what was foretold; 0 where it was measured.
+            Fitnesses (N,), and of each (N,) by how much what was foretold may be off; 0 where it was measured.
         """
         stopped = [trial for trial in trials if trial in self.doubts]
         found = foretell({trial: self.curves[trial] for trial in trials if trial in self.curves}, stopped)
         fitness = [found[trial].mean if trial in found else self.told[trial] for trial in trials]
-        doubts = [found[trial].deviation if trial in found else 0.0 for trial in trials]
+        doubts = [found[trial].scatter if trial in found else 0.0 for trial in trials]
         return np.array(fitness, dtype=np.float64), np.array(doubts, dtype=np.float64)
 
     def first(self, trial: int) -> int:

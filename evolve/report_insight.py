@@ -11,7 +11,7 @@ from evolve.importance import importance
 from evolve.journal import TrialState
 from evolve.page import Html, join, section, tag
 from evolve.report_view import View, place_of
-from evolve.wording import measured_words, origin_words
+from evolve.wording import belief_words, measured_words, origin_words
 
 PARALLEL_TRIALS = 300
 PARALLEL_HEIGHT = 230
@@ -176,15 +176,18 @@ def _changes(view: View, trial: TrialState, parent: TrialState | None) -> Html |
 
 def belief_section(view: View) -> Html | None:
     """What speaks for and against the winner: noise over seeds, and short trainings against long ones."""
-    ended = [curve for trial in view.told if trial.fitness is not None and (curve := _fitness_curve(trial))]
-    words = [_noise_words(view), *agreement_words(ended, view.space.names)]
+    judged = [trial for trial in view.told if trial.fitness is not None or trial.status == "stopped"]
+    ended = [curve for trial in judged if (curve := _fitness_curve(trial))]
+    ladder, measured = view.state.ladder, view.state.measured()
+    words = [] if measured is None else [belief_words(measured)]
+    words += [_noise_words(view), *agreement_words(ended, view.space.names, ladder.rungs if ladder else ())]
     epochs = max(map(len, ended), default=0)
     shown = np.unique(np.linspace(1, max(epochs - 1, 1), MOST_EPOCHS).round().astype(int)).tolist()
     agreement = [found for epoch in shown if (found := rank_agreement(ended, epoch)) is not None]
     title, notes = "How far to believe it", [tag("p", text, class_="note") for text in words]
     if len(agreement) < 2:
         few = "There are too few whole trials yet to say how well short trainings rank like long ones."
-        return section(title, None, *notes, tag("p", few, class_="note") if len(words) < 2 else None)
+        return section(title, None, *notes, tag("p", few, class_="note") if len(words) < 3 else None)
     entries = [("line", "curve-best", "rank agreement with the end"), ("line", "curve", "95 % interval")]
     return section(title, None, *notes, _agreement_chart(agreement), legend(entries))
 

@@ -38,6 +38,7 @@ _LIKED = 20
 _FIRST_STEP = 0.08
 _FAILURE_WEIGHT = 3.0  # exponent of the probability that a trial does not fail
 _EARLIER_FADES = 20  # told trials after which an earlier result counts half
+_FORETOLD = 0.5  # of a foretold fitness's scatter: the process's own noise covers a part of it
 _CROWDED = 1e6  # taken from the promise of a child beside an open trial: it is a last resort
 _RACE_EVERY = 8  # asks between two repeated trials
 _RACE_FROM = 24  # told trials
@@ -199,7 +200,7 @@ class Screener:
 def _looks(history: History, trials: list[int]) -> tuple[Points, Points]:
     """Scores (N,) of trials, and how much noisier than measured ones (N,) those are that were foretold."""
     fitness, doubts = history.believed(trials)
-    return standard_scores(fitness), (doubts / score_scale(fitness)) ** 2
+    return standard_scores(fitness), (_FORETOLD * doubts / score_scale(fitness)) ** 2
 
 
 def _with_earlier(

@@ -178,7 +178,7 @@ def told_of(event: Mapping[str, Any]) -> tuple[float | None, list[float]]:
 
 
 def search_from_events(events: Iterable[Mapping[str, Any]]) -> Search:
-    """Rebuild the search of a run from its journal: asks and tells in the journal's order, whatever lies between.
+    """Rebuild the search of a run from its journal: asks, rungs and tells, in its order, whatever lies between.
 
     Trials that only confirm are known by their numbers, and teach nothing.
 
@@ -195,6 +195,8 @@ def search_from_events(events: Iterable[Mapping[str, Any]]) -> Search:
             search = build_search(Space.from_dict(event["space"]), event["seed"], event.get("search") or {})
         elif kind == "ask":
             search.adopt(Trial(event["trial"], event["config"], event["origin"]))
+        elif kind == "rung" and event["goes_on"]:
+            search.climb(event["trial"], event["fitness"])
         elif kind == "tell" and not search.trials[event["trial"]].confirms:
             search.measured(event["trial"], costs_of(event.get("result") or {}))
             search.tell(event["trial"], *told_of(event), stopped=event["status"] == "stopped")

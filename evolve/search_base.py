@@ -83,7 +83,10 @@ class Search(ABC):
         self._curves: dict[
             int, tuple[float, ...]
         ] = {}  # fitness at each rung, of trials that climbed a ladder
-        self._doubts: dict[int, float] = {}  # of each stopped trial: deviation of the fitness foretold for it
+        self._doubts: dict[
+            int, float
+        ] = {}  # of each that is not whole: deviation of the fitness foretold for it
+        self._climbing: set[int] = set()  # open trials that have passed a rung
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -93,7 +96,8 @@ class Search(ABC):
     @property
     def open(self) -> tuple[Trial, ...]:
         """Trials asked and not told, in order."""
-        return tuple(trial for trial in self._trials if trial.id not in self._told and not trial.confirms)
+        told = self._told.keys() - self._climbing
+        return tuple(trial for trial in self._trials if trial.id not in told and not trial.confirms)
 
     @abstractmethod
     def ask(self) -> Trial:
@@ -115,6 +119,25 @@ class Search(ABC):
         self.space.check(trial.config)
         self._trials.append(trial)
 
+    def climb(self, trial: int, fitness: float) -> None:
+        """Tell how an open trial stands at the next rung of its ladder; it goes on, and is to be told at its end.
+
+        The good ones are the longest under way: a search that waited for their ends would for long know of the poor
+        ones alone.
+
+        Args:
+            trial: its id.
+            fitness: its best up to this rung.
+
+        Raises:
+            SearchError: no such trial was asked, or it was told before.
+        """
+        self._check_open(trial)
+        self._curves[trial] = (*self._curves.get(trial, ()), float(fitness))
+        self._climbing.add(trial)
+        self._doubts.setdefault(trial, 0.0)
+        self._foretell()
+
     def tell(
         self, trial: int, fitness: float | None, curve: Sequence[float] = (), *, stopped: bool = False
     ) -> None:
@@ -134,12 +157,10 @@ class Search(ABC):
         """
         if stopped and not curve:
             raise SearchError(f"a stopped trial must be told with its curve, but trial {trial} was not")
-        if not 0 <= trial < len(self._trials):
-            raise SearchError(f"a trial must be asked before it is told, but trial {trial} was not")
-        if trial in self._told:
-            raise SearchError(
-                f"a trial must be told once, but trial {trial} was told {self._told[trial]} before"
-            )
+        self._check_open(trial)
+        for known in (self._told, self._doubts):  # what was foretold while it climbed
+            known.pop(trial, None)
+        self._climbing.discard(trial)
         self._told[trial] = None if fitness is None or not math.isfinite(fitness) else float(fitness)
         self._asked_before[trial] = len(self._trials)
         if curve:
@@ -159,8 +180,16 @@ class Search(ABC):
         if costs:
             self._costs[trial] = dict(costs)
 
+    def _check_open(self, trial: int) -> None:
+        if not 0 <= trial < len(self._trials):
+            raise SearchError(f"a trial must be asked before it is told, but trial {trial} was not")
+        if trial in self._told and trial not in self._climbing:
+            raise SearchError(
+                f"a trial must be told once, but trial {trial} was told {self._told[trial]} before"
+            )
+
     def _foretell(self) -> None:
-        """Believe of each stopped trial what the curves of all say of its end."""
+        """Believe of each trial that is not whole what the curves of all say of its end."""
         for trial, each in foretell(self._curves, self._doubts).items():
             self._told[trial], self._doubts[trial] = each.mean, each.deviation
 
@@ -189,7 +218,12 @@ class Search(ABC):
             "space": self.space.to_dict(),
             "settings": self.settings_dict(),
             "trials": [asdict(trial) for trial in self._trials],
-            "told": [self._row(trial, fitness) for trial, fitness in self._told.items()],
+            "told": [
+                self._row(trial, fitness)
+                for trial, fitness in self._told.items()
+                if trial not in self._climbing
+            ],
+            "climbing": [[trial, list(self._curves[trial])] for trial in sorted(self._climbing)],
             **({"costs": {str(trial): costs for trial, costs in self._costs.items()}} if self._costs else {}),
         }
 
@@ -230,6 +264,9 @@ class Search(ABC):
             search.tell(row[0], curve[-1] if stopped else row[1], curve, stopped=stopped)
         for trial in trials[len(search._trials) :]:
             search.adopt(trial)
+        for number, curve in state.get("climbing", ()):
+            for fitness in curve:
+                search.climb(number, fitness)
         return search
 
     def _first(self, trial: int) -> int:

@@ -105,7 +105,9 @@ def run_trial(assignment: Assignment, objective: Objective, report: Report) -> O
     Args:
         assignment: The trial.
         objective: The function to run.
-        report: Called with (epoch, metrics) after each epoch.
+        report: Called with (epoch, metrics) after each epoch, and once more with the last one by an attempt that goes
+            on from a checkpoint: the one before may have died in between. A trial that is stopped leaves it by
+            SystemExit.
 
     Returns:
         How the trial ended.

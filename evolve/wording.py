@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from evolve.confirm import Measured
 from evolve.racing import Standing
 
 
@@ -41,6 +42,35 @@ def measured_words(standing: Standing) -> str:
     if standing.runs == 1:
         return f"One training: {interval}, by the noise of others that were trained again."
     return f"Mean of {standing.runs} trainings under different seeds: {interval}."
+
+
+def belief_words(measured: Measured) -> str:
+    """What the fitness of the best was measured on, and how far it is to be believed.
+
+    >>> found = Standing(trial=3, mean=0.44, low=0.44, margin=None, runs=1)
+    >>> words = belief_words(Measured(found, 30, found, 30, 12, None))
+    >>> words.startswith("Not confirmed: fitness 0.4400 after one training of 30 epochs")
+    True
+    """
+    standing, found = measured.standing, measured.found
+    many = found.runs > 1
+    chosen = f"{found.runs} trainings" if many else "one training"
+    if measured.seeds is None:
+        return (
+            f"Not confirmed: fitness {found.mean:.4f} after {chosen} of {measured.found_epochs} epochs "
+            f"{'each, the' if many else 'is the'} best of {measured.rivals} configurations, so a new training will "
+            "rather give less. `beagle confirm` trains the best again under new seeds."
+        )
+    margin = "" if standing.margin is None else f" ± {standing.margin:.4f} (90 % interval)"
+    failed = f" {standing.failures} more failed." if standing.failures else ""
+    start = ""
+    if measured.start is not None and measured.start.trial != standing.trial:
+        start = f" The start, trained alike: {measured.start.mean:.4f}."
+    return (
+        f"Confirmed: fitness {standing.mean:.4f}{margin}, the mean of {standing.runs} trainings of "
+        f"{measured.epochs} epochs under new seeds ({', '.join(map(str, measured.seeds))}).{failed}{start} "
+        f"The search had chosen it for {found.mean:.4f} after {chosen} of {measured.found_epochs} epochs."
+    )
 
 
 def origin_words(origin: dict[str, Any]) -> str:

@@ -188,16 +188,11 @@ class MemoryCache:
         """See `Cache`. Two writers at once write the same bytes."""
         if index >= self.places:
             return
-        if self._file is not None:
-            height, width = self._shapes[index]
-            try:  # a file system that is full says so here; while a page is written it would end the process
-                os.posix_fallocate(
-                    self._file, int(self._ends[index]) - height * width * 3, height * width * 3
-                )
-            except OSError:
-                self.places = 0
-                return
-        self._place(index)[:] = image
+        if self._file is None:
+            self._place(index)[:] = image
+        elif not self._write(index, image):
+            self.places = 0
+            return
         self._bytes[index] = 1
 
     def notes(self) -> list[str]:
@@ -211,6 +206,22 @@ class MemoryCache:
             if kept >= images
             else [f"{kept} of {images} images fit into memory; the others are read each time"]
         )
+
+    def _write(self, index: int, image: Image) -> bool:
+        """Write an image to the file; False when the file system is full.
+
+        Not through the map: there a full file system ends the process, and pages that are made one by one and
+        filled with zeros first take twice the time.
+        """
+        file, left = self._file, np.ascontiguousarray(image).reshape(-1).data
+        place = int(self._ends[index]) - len(left)
+        try:
+            while left and file is not None:
+                written = os.pwrite(file, left, place)
+                left, place = left[written:], place + written
+        except OSError:
+            return False
+        return True
 
     def _place(self, index: int) -> Image:
         height, width = self._shapes[index]

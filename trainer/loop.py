@@ -44,7 +44,8 @@ def train(
     Args:
         config: What to do.
         report: Called after each epoch, when its checkpoints are safely written, with the epoch (from 0) and
-            fitness, map50, map50_95, precision, recall, box_loss, obj_loss, cls_loss, lr, seconds.
+            fitness, map50, map50_95, precision, recall, box_loss, obj_loss, cls_loss, lr, seconds; after a resume
+            once more with the last epoch of before.
         dataset: The data when loaded already; else `config.data` is.
         progress: Called with (what, done, total) for progress bars.
         pieces: In how many parts each batch is processed from the start; an attempt before ran out of memory.
@@ -96,6 +97,9 @@ def run_job(job: Job, report: Report | None) -> TrainResult:
     with_pictures = config.pictures and job.team.is_first
     if with_pictures and not session.history:
         _draw("draw_start", session)
+    if report and session.history and job.team.is_first:
+        # The process before may have died between its checkpoint and its report.
+        report(len(session.history) - 1, dict(session.history[-1]))
     result = _run(session, job, report)
     if with_pictures and result.epochs:
         _draw("draw_end", session)

@@ -11,6 +11,7 @@ import pytest
 from beagle.cli import run
 from beagle.wiring import EvolveOptions, start_run, train_detector
 from evolve.journal import Journal
+from evolve.ladder import Ladder
 from evolve.ledger import Ledger
 from evolve.ray_driver import Resources
 from evolve.trainable import run_trial
@@ -157,7 +158,7 @@ def options(tiny: Path) -> EvolveOptions:
         data=str(tiny),
         model="yolov5n",
         trials=2,
-        epochs=2,
+        ladder=Ladder((2,)),
         batch_size=4,
         image_size=64,
         genes=("lr0", "mosaic"),

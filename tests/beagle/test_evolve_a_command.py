@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
-from beagle.command_run import CommandOptions, at_length, command_files, start_command_run
+from beagle.command_run import CommandOptions, command_files, start_command_run
 from beagle.folders import CommandError
 from evolve.command_file import load_trainer
 from evolve.command_spec import CommandSpec
+from evolve.command_values import at_length
 from evolve.export import HERE
 from evolve.journal import fold, read_journal
+from evolve.ladder import Ladder
 from evolve.ray_driver import Resources
 from evolve.space import EvolveError
 
@@ -75,7 +77,9 @@ def start(folder: Path, **options: Any) -> tuple[dict[str, Any], list[str]]:
 
 
 def test_the_header_holds_all_that_a_worker_and_a_resume_need(trainer: Path, workplace: Path) -> None:
-    header, _ = start(workplace / "run", trainer=str(trainer), data="x.yaml", genes=("lr",), epochs=7)
+    header, _ = start(
+        workplace / "run", trainer=str(trainer), data="x.yaml", genes=("lr",), ladder=Ladder((7,))
+    )
     settings = header["settings"]
     spec = CommandSpec.from_dict(settings["trainer"])
     assert [gene["name"] for gene in header["space"]["genes"]] == ["lr"]

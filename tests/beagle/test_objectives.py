@@ -13,6 +13,7 @@ from beagle.genes import build_space
 from beagle.setting_genes import check_setting_genes
 from beagle.wiring import EvolveOptions, start_run, train_detector
 from evolve.journal import Journal, fold, read_journal
+from evolve.ladder import Ladder
 from evolve.ledger import Ledger
 from evolve.ray_driver import Resources
 from evolve.trainable import run_trial
@@ -26,7 +27,7 @@ def test_trials_measure_their_costs_and_the_one_picked_is_exported(
     space.write_text(yaml.safe_dump({"lr0": [1e-3, 1e-1], "model": {"choices": ["yolov5n", "yolov5s"]}}))
     folder = tmp_path / "runs" / "several"
     options = EvolveOptions(
-        data=str(tiny), model="yolov5n", trials=2, epochs=1, batch_size=12, image_size=64, space=space,
+        data=str(tiny), model="yolov5n", trials=2, ladder=Ladder((1,)), batch_size=12, image_size=64, space=space,
         objectives=("fitness", "latency", "parameters"),
     )  # fmt: skip
     start_run(folder, options, Resources(), lambda _line: None)
@@ -74,6 +75,7 @@ def test_models_with_other_levels_are_refused_as_a_gene() -> None:
         (("--objectives", "latency,parameters"), "fitness and others"),
         (("--objectives", "fitness,speed"), "speed"),
         (("--objectives", "fitness,latency", "--search", "tpe"), "genetic alone"),
+        (("--objectives", "fitness,latency", "--epochs", "1,2"), "no ladder"),
     ],
 )
 def test_objectives_that_cannot_be_are_refused_before_anything_is_written(

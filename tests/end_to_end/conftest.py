@@ -12,6 +12,7 @@ import pytest
 
 from beagle.wiring import EvolveOptions, start_run, train_detector
 from evolve.journal import Journal
+from evolve.ladder import Ladder
 from evolve.ledger import Ledger
 from evolve.resources import Resources
 from evolve.trainable import run_trial
@@ -125,7 +126,7 @@ def night(place: Path, environment: dict[str, str]) -> Path:
         data=str(place / "data"),
         model="yolov5n",
         trials=1,
-        epochs=1,
+        ladder=Ladder((1,)),
         batch_size=4,
         image_size=64,
         genes=("lr0", "mosaic"),

@@ -34,6 +34,10 @@ def objective(assignment, report):
     fault = assignment.settings["faults"].get(str(assignment.trial))
     found = {"pid": os.getpid(), "marker": os.environ.get("MARKER"), "drawn": random.random()}
     found |= {"seed": assignment.settings.get("seed"), "epochs": epochs}
+    if history:
+        report(
+            len(history) - 1, history[-1]
+        )  # the process may have died between its checkpoint and its report
     for epoch in range(len(history), epochs):
         time.sleep(assignment.settings["epoch_s"])
         if fault and epoch == 1:

@@ -81,7 +81,7 @@ def test_the_folder_holds_all_that_a_training_needs(tmp_path: Path) -> None:
         with_weights(tmp_path / "run"), tmp_path / "out" / "winner", build_files=detector_files
     )
     names = sorted(path.name for path in target.iterdir())
-    assert names == ["best.pt", "hyp.yaml", "model.yaml", "provenance.json", "train.sh"]
+    assert names == ["best.pt", "hyp.yaml", "model.yaml", "notes.md", "provenance.json", "train.sh"]
     assert (target / "best.pt").read_bytes() == b"weights"
     assert sorted(path.name for path in target.parent.iterdir()) == ["winner"]
 
@@ -94,14 +94,15 @@ def test_hyperparameters_read_back_exactly_with_the_genes_first_and_say_where_th
     assert text.splitlines()[:3] == [
         "# Run first-run, trial 1 of 5 (random).",
         "# Fitness 0.5, finished 2026-01-01 00:00 UTC; measured after 2 epochs.",
-        "# One training; no configuration was trained twice, so nothing is known of the noise.",
+        "# Not confirmed: fitness 0.5000 after one training of 2 epochs is the best of 2 configurations, so a new "
+        "training will rather give less. `beagle confirm` trains the best again under new seeds.",
     ]
     assert list(yaml.safe_load(text).items()) == [("momentum", 0.9), ("lr0", 1.2345e-05), ("fliplr", 0.5)]
 
 
 def test_without_a_caller_the_genes_alone_are_exported(tmp_path: Path) -> None:
     target = export_run(write_run(tmp_path / "run"), tmp_path / "winner")
-    assert sorted(path.name for path in target.iterdir()) == ["hyp.yaml", "provenance.json"]
+    assert sorted(path.name for path in target.iterdir()) == ["hyp.yaml", "notes.md", "provenance.json"]
     assert yaml.safe_load((target / "hyp.yaml").read_text()) == CONFIG
 
 
@@ -186,7 +187,9 @@ def test_any_words_reach_the_program_as_they_are(
 def test_notes_are_paragraphs_of_a_file_and_facts_stand_in_the_provenance(tmp_path: Path) -> None:
     files = ExportFiles(notes=["first\nline", "second"], facts={"format": "own"})
     target = export_run(write_run(tmp_path / "run"), tmp_path / "winner", build_files=lambda _, __: files)
-    assert (target / "notes.md").read_text() == "# first-run: what to know\n\n- first line\n- second\n"
+    text = (target / "notes.md").read_text()
+    assert text.startswith("# first-run: what to know\n\n- Not confirmed: fitness 0.5000 after one training")
+    assert text.endswith("\n- first line\n- second\n")
     facts = json.loads((target / "provenance.json").read_text())
     assert facts["format"] == "own"
     assert "notes.md" in facts["files"]

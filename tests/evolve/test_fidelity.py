@@ -55,3 +55,28 @@ def test_low_agreement_is_warned_of_with_the_genes_that_matter_late() -> None:
     words = agreement_words(steady, ["mosaic"])
     assert len(words) == 2
     assert "ranked like at their end by 1.00" in words[0]
+
+
+def test_with_a_ladder_only_trials_that_reached_both_epochs_are_compared_and_it_says_so() -> None:
+    whole = curves(12, 0.3)
+    stopped = [curve[:3] for curve in curves(20, 0.3, seed=5)]
+    words = agreement_words([*whole, *stopped], ["lr0", "warmup_epochs"], rungs=(3, 9))
+    expected = rank_agreement(whole, 3)
+    assert expected is not None
+    assert words[0].startswith(
+        f"After 3 of 9 epochs the trials ranked like at their end by {expected.rho:.2f} "
+    )
+    assert "12 trials" in words[0]
+    assert words[1].startswith("20 of 32 trials were stopped at a rung; only those that reached both epochs")
+    assert "interval reaches below 0.7" in words[-1]
+    assert "of the genes here warmup_epochs" in words[-1]
+
+
+def test_rungs_in_between_are_compared_by_all_that_reached_them() -> None:
+    found = [*curves(3, 0.01), *(curve[:6] for curve in curves(30, 0.01, seed=4))]
+    words = agreement_words(found, [], rungs=(3, 6, 9))
+    assert words[0].startswith("After 3 of 6 epochs the trials ranked like at epoch 6 by ")
+    assert "33 trials" in words[0]
+    few = agreement_words([*curves(2, 0.01), *([[0.1]] * 9)], [], rungs=(1, 9))
+    assert few == [few[0]]
+    assert few[0].endswith("too few for a figure.")

@@ -115,11 +115,11 @@ def climb(ladder: Ladder, fitnesses: list[float]) -> list[Rung]:
     return found
 
 
-def test_the_first_go_on_and_later_ones_where_they_are_of_the_best_third() -> None:
+def test_the_first_goes_on_and_later_ones_where_they_are_of_the_best_third() -> None:
     rng = np.random.default_rng(0)
     fitnesses = rng.random(300).tolist()
     found = climb(Ladder((1, 9), 3.0), fitnesses)
-    assert [rung.bar for rung in found[:3]] == [None] * 3  # nothing to compare with yet
+    assert found[0].bar is None  # nothing to compare with yet
     assert 0.25 < np.mean([rung.goes_on for rung in found]) < 0.36
     assert min(rung.fitness for rung in found[20:] if rung.goes_on) > 0.6
     assert max(rung.fitness for rung in found[20:] if not rung.goes_on) < 0.95
@@ -143,7 +143,7 @@ def test_the_best_yet_always_goes_on_and_of_the_others_no_more_than_the_share(
         assert rung.goes_on or rung.fitness < best
         others += rung.goes_on and rung.fitness < best
         best = max(best, rung.fitness)
-    assert others <= len(fitnesses) / reduction + 1
+    assert others <= len(fitnesses) / reduction + 1 + 1e-9
 
 
 def test_a_curve_holds_the_best_up_to_each_rung_that_was_reached() -> None:
@@ -173,7 +173,7 @@ def test_hopeless_trials_end_and_the_best_is_one_that_was_trained_in_full(tmp_pa
         assert last.fitness < last.bar
         assert trial.fitness is None
         assert trial.seconds == trial.epochs == last.epochs
-        assert f"after {last.epochs} epochs" in str(trial.reason)
+        assert f"at epoch {last.epochs}," in str(trial.reason)
         assert trial.curve == [rung.fitness for rung in trial.rungs.values()]
 
 
