@@ -54,9 +54,9 @@ def anchor_trials_section(view: View) -> Html | None:
             f"{sets[0].recall:.2%} of the boxes sampled are reached."
         )
         return section(title, None, tag("p", words, class_="soft"))
+    sets_words = "the same anchors" if len(different) == 1 else f"{len(different)} different sets of anchors"
     note = (
-        f"In the order in which the trials ended: {len(different)} different "
-        f"{'set' if len(different) == 1 else 'sets'} of anchors. Recall is the best possible one, over the "
+        f"In the order in which the trials ended: {sets_words}. Recall is the best possible one, over the "
         f"{len(cloud)} boxes that the journal samples, at each trial's own largest side ratio."
     )
     last = max(2.0, len(view.told) + 0.5)
