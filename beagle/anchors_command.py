@@ -198,7 +198,7 @@ def _run(request: "Fit", *, as_json: bool) -> "tuple[Judged, ModelSpec]":
 def _log(request: "Fit", judged: "Judged") -> None:
     from beagle.anchors_report import draw
     from evolve.fit_tracking import log_fit
-    from evolve.tracking import default_store
+    from evolve.mlflow_store import default_store
 
     store = default_store(Path("runs"))
     params = {"data": " ".join(request.data), "model": request.model, "image_size": request.image_size}

@@ -8,9 +8,10 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from beagle import (
@@ -28,6 +29,7 @@ from beagle import (
     jobs_command,
     model_command,
     predict_command,
+    remote_command,
     report_command,
     serve_command,
     status_command,
@@ -42,8 +44,26 @@ from beagle import (
 EXIT_USER, EXIT_OURS, EXIT_INTERRUPTED = 1, 3, 130
 ROOMS = frozenset({"anchors", "beagle", "cluster", "dataset", "evolve", "model", "trainer"})
 
+
+class Anywhere(TyperGroup):
+    """The sub-commands of this machine or, behind `--server URL`, those that a service answers."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The sub-command of this name where the command is spoken to; None for none."""
+        if ctx.params.get("server") is None:
+            return super().get_command(ctx, cmd_name)
+        there: TyperGroup = typer.main.get_group(remote_command.app)
+        if cmd_name not in there.commands and cmd_name in self.commands:
+            from beagle.folders import CommandError
+
+            known = ", ".join(there.commands)
+            raise CommandError(f"a service does not answer to `beagle {cmd_name}`, but to {known}")
+        return there.commands.get(cmd_name)
+
+
 app = typer.Typer(
     name="beagle",
+    cls=Anywhere,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Evolve the hyperparameters of YOLO-family detectors, and fit their anchors to your data.",
@@ -80,6 +100,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
@@ -87,7 +108,23 @@ def _options(
     no_tty: Annotated[
         bool, typer.Option("--no-tty", help="Lines for a log, no live table and no bars, on a terminal too.")
     ] = False,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server", help="URL of a `beagle serve`: it runs the sub-command instead of this machine."
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file", help="File with the service's token; the variable BEAGLE_TOKEN by default."
+        ),
+    ] = None,
 ) -> None:
+    if token_file is not None and server is None:
+        raise typer.BadParameter("--token-file goes with --server", param_hint="--token-file")
+    if server is not None:
+        context.obj = remote_command.Server(server, token_file)
     if no_tty:
         console.as_in_a_log()
     console.log_to_stderr(verbose)

@@ -305,8 +305,8 @@ def finish(folder: Path, *, as_json: bool) -> "RunState":
     from beagle.folders import tracking_folder
     from beagle.live import drive_live
     from beagle.wiring import drive
+    from evolve.mlflow_store import default_store
     from evolve.stored_run import run_label
-    from evolve.tracking import default_store
     from evolve.wording import belief_words
 
     store = default_store(tracking_folder(folder))

@@ -37,8 +37,8 @@ def export(
     target = export_best(folder, to, Wanted(target_format, epochs, batch_size), console.note)
     version = None
     if register is not None:
+        from evolve.mlflow_store import default_store
         from evolve.registry import register_export
-        from evolve.tracking import default_store
 
         version = register_export(folder, target, register, default_store(tracking_folder(folder)))
     if as_json:

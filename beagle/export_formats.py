@@ -7,6 +7,15 @@ said, never dropped in silence.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from beagle.export_settings import (
+    SCALED_YOLOV4,
+    ULTRALYTICS,
+    YOLOV5,
+    augmentation_notes,
+    setting_notes,
+    switch_words,
+    warmup_notes,
+)
 from beagle.export_training import Training, Written, lost_note, rate_note, unknown_modules, weights_note
 from beagle.setting_genes import SWITCHES
 from evolve.export import HERE, shell_variable
@@ -45,7 +54,7 @@ def write_beagle(training: Training) -> Written:
         "anchors": "keep",
         "seed": settings.get("seed", 0),
     }
-    for name in ("loss", "box_loss", "assignment"):
+    for name in ("loss", "box_loss", "assignment", "difficult"):
         if name in settings:
             options[name.replace("_", "-")] = settings[name]
     if training.start:
@@ -80,6 +89,9 @@ def write_yolov5(training: Training) -> Written:
         "--name",
         "run",
         "--exist-ok",
+        "--patience",
+        "0",
+        *switch_words(YOLOV5, training),
     ]
     if settings.get("schedule") == "cosine":
         words.append("--cos-lr")
@@ -98,6 +110,10 @@ def write_yolov5(training: Training) -> Written:
             *rate_note(training),
             *weights_note(training, "YOLOv5"),
             "label_smoothing is an option of the command, not a key of hyp.yaml.",
+            "--patience 0: trials train to their end; YOLOv5 would stop after 100 epochs without gain.",
+            *setting_notes(YOLOV5, training),
+            *augmentation_notes(YOLOV5, training),
+            *warmup_notes(YOLOV5, training),
             *lost_note(training, {*keys, "label_smoothing"}),
         ],
     )
@@ -117,6 +133,7 @@ def write_scaled_yolov4(training: Training) -> Written:
         f"{HERE}/training",
         "--name",
         "run",
+        *switch_words(SCALED_YOLOV4, training),
     ]
     if training.optimizer_there("Scaled-YOLOv4", {"sgd": "", "adam": "--adam", "adamw": "--adam"}):
         words.append("--adam")
@@ -128,7 +145,9 @@ def write_scaled_yolov4(training: Training) -> Written:
     notes = [
         "train.sh runs Scaled-YOLOv4's train.py: set SCALED_YOLOV4 to the folder that holds it.",
         f"The program has these built in and reads no key for them: {', '.join(lost)}.",
+        "Its warm-up is 3 epochs, but 1,000 iterations at least.",
         "The seed can't be carried: the program sets its own.",
+        *setting_notes(SCALED_YOLOV4, training),
         *rate_note(training),
         *weights_note(training, "Scaled-YOLOv4"),
         *unknown_modules(training.spec, "Scaled-YOLOv4", SCALED_MODULES),
@@ -173,6 +192,8 @@ def write_ultralytics(training: Training) -> Written:
     """For Ultralytics' `yolo train`, whose detectors have no anchors and other losses."""
     lost = ("box", "cls", "cls_pw", "obj", "obj_pw", "iou_t", "anchor_t", "fl_gamma", "label_smoothing")
     keys = {name: name for name in (*SHARED, *LATER) if name not in lost}
+    if training.hyp["cutmix"]:
+        keys["cutmix"] = "cutmix"  # versions before 8.3.119 refuse the key, so it is written where it is used
     settings = training.settings
     optimizer = training.optimizer_there("Ultralytics", {**OPTIMIZERS, "rmsprop": "RMSProp"})
     # The program stops mosaics some epochs before the end unless told otherwise; the trials did not.
@@ -187,6 +208,7 @@ def write_ultralytics(training: Training) -> Written:
         "optimizer": optimizer,
         "cos_lr": settings.get("schedule") == "cosine",
         "seed": settings.get("seed", 0),
+        "patience": 0,
         "project": f"{HERE}/training",
         "name": "run",
     }
@@ -195,7 +217,12 @@ def write_ultralytics(training: Training) -> Written:
         format="ultralytics",
         hyp=hyp,
         names=keys,
-        command=["yolo", "train", *(f"{key}={value}" for key, value in given.items())],
+        command=[
+            "yolo",
+            "train",
+            *(f"{key}={value}" for key, value in given.items()),
+            *switch_words(ULTRALYTICS, training),
+        ],
         texts={"model.yaml": anchor_free(training.spec), "beagle_model.yaml": spec_to_yaml(training.spec)},
         notes=[
             f"Ultralytics' losses are others, so these stay at its defaults: {values}.",
@@ -204,10 +231,30 @@ def write_ultralytics(training: Training) -> Written:
             *rate_note(training),
             *weights_note(training, "Ultralytics"),
             *unknown_modules(training.spec, "Ultralytics", ULTRALYTICS_MODULES),
+            "patience=0: trials train to their end; Ultralytics would stop after 100 epochs without gain.",
+            *_ultralytics_notes(training),
             *lost_note(training, {*keys, *lost}),
         ],
         model_file="beagle_model.yaml",
     )
+
+
+def _ultralytics_notes(training: Training) -> list[str]:
+    notes = [
+        *setting_notes(ULTRALYTICS, training),
+        *augmentation_notes(ULTRALYTICS, training),
+        *warmup_notes(ULTRALYTICS, training),
+    ]
+    if training.hyp["cutmix"]:
+        notes.append(
+            f"cutmix {training.hyp['cutmix']:g} needs Ultralytics 8.3.119 or newer, which pastes only where no "
+            "object is."
+        )
+    if training.settings.get("multi_scale"):
+        notes.append(
+            "Add multi_scale=0.5 (Ultralytics 8.4 and newer) or multi_scale=True (before) to train.sh."
+        )
+    return notes
 
 
 def anchor_free(spec: ModelSpec) -> str:

@@ -21,6 +21,7 @@ class Training:
         settings: Of the run: image_size, optimizer, schedule, seed, weights.
         data: What the command reads by default.
         start: Name of the file of starting weights in the folder; empty for none.
+        batches: Iterations in an epoch of production; 0 where they are not known.
     """
 
     hyp: Mapping[str, float]
@@ -29,6 +30,7 @@ class Training:
     settings: Mapping[str, Any]
     data: str
     start: str = ""
+    batches: int = 0
 
     @property
     def optimizer(self) -> str:

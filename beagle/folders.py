@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from evolve.object_store import StoreError, StoreUrl
+from evolve.store_url import StoreError, StoreUrl
 from evolve.stored_run import holds_run, mirror_of, spool_of, store_of
 
 

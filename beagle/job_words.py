@@ -5,7 +5,7 @@ from pathlib import Path
 
 from beagle.folders import unused_folder
 from cluster.probe import Needs, versions_here
-from evolve.object_store import StoreUrl
+from evolve.store_url import StoreUrl
 
 WITH_DATA = ("evolve", "train")
 

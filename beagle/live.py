@@ -12,9 +12,11 @@ from rich.table import Table
 
 from beagle import console
 from evolve.journal import Event, RunState, TrialState
+from evolve.live_tracking import LiveMirror
+from evolve.mlflow_store import Store
 from evolve.space import EvolveError
 from evolve.stored_run import publish, run_label
-from evolve.tracking import ANCHOR_PICTURE, LiveMirror, Store
+from evolve.tracking import ANCHOR_PICTURE
 from evolve.wording import duration
 
 REFRESH_S = 0.4  # a thousand trials report faster than anyone reads

@@ -133,7 +133,8 @@ def _detector_files(
     hyp, length, why = _rescaled(settings, trial_hyp, images, wanted, name)
     begun = settings.get("weights")
     start = START + Path(begun).suffix if begun else ""
-    training = Training(hyp, spec, length, settings, settings["data"], start)
+    batches = math.ceil((images or 0) / length.batch_size)
+    training = Training(hyp, spec, length, settings, settings["data"], start, batches)
     written = FORMATS[name](training)
     texts = dict(written.texts)
     if data is not None:

@@ -59,7 +59,8 @@ def _earlier(source: str, space: Space, wh_px: ArrayLike | None) -> Earlier:
     try:
         return load_earlier(find_run(path), space, wh_px)
     except CommandError:
-        from evolve.tracking import default_store, experiment_results
+        from evolve.mlflow_store import default_store
+        from evolve.tracked_results import experiment_results
 
         results = experiment_results(default_store(Path("runs")), source)
     if results is None:

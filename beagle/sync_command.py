@@ -11,7 +11,7 @@ from beagle.status_command import Run
 def sync(run: Run, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Bring MLflow level with a run's journal; doing it twice doubles nothing."""
     from beagle.folders import find_run, tracking_folder
-    from evolve.tracking import default_store
+    from evolve.mlflow_store import default_store
     from evolve.tracking import sync as send
 
     folder = find_run(run)

@@ -3,10 +3,10 @@
 For each model at its usual image: images per second of `forward` (eval mode, no gradients) and of a whole training
 step (forward, loss, backward, SGD), and the peak of memory of the process. Variants, each in a process of its own:
 `eager` is the model as built, memory in planes; `channels-last` lays it out by pixels; `fused` (forward only) folds
-norms into convolutions; `silu-out` lets SiLU write to new memory; `bf16` is automatic mixed precision; `compile` is
-torch.compile (`--compile`: needs a C++ compiler; its first calls take minutes and are not counted). The ratio is to
-`eager` in the same run. On one CPU thread times are CPU times, so that busy neighbours don't count. With CUDA and
-`--peak-tflops`, `bound` is the share of the time that the model's FLOPs would take at that peak.
+norms into convolutions; `bf16` is automatic mixed precision; `compile` is torch.compile (`--compile`: needs a C++
+compiler; its first calls take minutes and are not counted). The ratio is to `eager` in the same run. On one CPU
+thread times are CPU times, so that busy neighbours don't count. With CUDA and `--peak-tflops`, `bound` is the share
+of the time that the model's FLOPs would take at that peak.
 
 Run: `python -m benchmarks.detectors [--models yolov5n yolov5s] [--variants eager fused] [--threads 1] [--batch 4]`.
 """
@@ -40,18 +40,12 @@ FORWARD = {
 TRAINING = {
     "eager": (),
     "channels-last": ("last",),
-    "channels-last silu-out": ("last", "silu-out"),
     "channels-last bf16": ("last", "bf16"),
     "channels-last compile": ("last", "compile"),
 }
-WARM = 2
 
 
 def prepared(detector: Detector, options: tuple[str, ...], device: torch.device) -> nn.Module:
-    if "silu-out" in options:
-        for module in detector.modules():
-            if isinstance(module, nn.SiLU):
-                module.inplace = False
     if "fused" in options:
         detector = detector.fuse()
     detector = detector.to(device)
@@ -113,14 +107,14 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
         flops = counter.get_total_flops()
     clock = time.process_time if not cuda and job["threads"] == 1 else time.perf_counter
     seconds = []
-    for turn in range(WARM + job["repeats"]):
+    for turn in range(job["warm"] + job["repeats"]):
         if cuda:
             torch.cuda.synchronize()
         begin = clock()
         step()
         if cuda:
             torch.cuda.synchronize()
-        if turn >= WARM:
+        if turn >= job["warm"]:
             seconds.append(clock() - begin)
     if cuda:
         peak = torch.cuda.max_memory_allocated() / 2**20
@@ -157,7 +151,9 @@ def table(options: argparse.Namespace, kind: str, variants: dict[str, tuple[str,
             if not asked or ("compile" in steps and not options.compile):
                 continue
             job = {"model": model, "kind": kind, "variant": variant, "options": steps, "size": size}
-            job |= {name: getattr(options, name) for name in ("batch", "threads", "device", "repeats")}
+            job |= {
+                name: getattr(options, name) for name in ("batch", "threads", "device", "repeats", "warm")
+            }
             found = run_child(job)
             if found is None:
                 continue
@@ -180,6 +176,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="px, in place of the usual")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--warm", type=int, default=2, help="steps before those that are measured")
+    parser.add_argument(
+        "--kinds", nargs="+", default=("forward", "training"), choices=("forward", "training")
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true", help="the variants of torch.compile too")
@@ -189,8 +189,10 @@ def main() -> None:
     if options.job:
         print(json.dumps(measure(json.loads(options.job))))
         return
-    table(options, "forward", FORWARD)
-    table(options, "training step", TRAINING)
+    if "forward" in options.kinds:
+        table(options, "forward", FORWARD)
+    if "training" in options.kinds:
+        table(options, "training step", TRAINING)
 
 
 if __name__ == "__main__":

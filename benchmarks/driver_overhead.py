@@ -19,10 +19,11 @@ from ray import tune
 
 from evolve import Gene, Journal, SearchSettings, Space
 from evolve.journal import Event, RunState
+from evolve.live_tracking import LiveMirror
+from evolve.mlflow_store import default_store
 from evolve.ray_driver import run_evolution
 from evolve.ray_session import connected
 from evolve.resources import Resources
-from evolve.tracking import LiveMirror, default_store
 from evolve.trainable import Assignment, Outcome, Report
 
 GENES = 20

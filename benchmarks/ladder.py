@@ -5,7 +5,8 @@
 
 Trainings are played on a clock of their own, eight at once and an epoch after the other; the real ledger, journal and
 search decide. `digits` are recorded trainings (`benchmarks.record_digits`), between them regression trees over all
-eight epochs at once, with the recorded noise; the others are made up: in `steady` all trials climb alike, in
+eight epochs at once, with the recorded noise, and rungs at epochs 1 and 3; `digits-3` are the same with one rung, at
+epoch 3, where trials can be told apart. The others are made up: in `steady` all trials climb alike, in
 `crossing` the genes that make a trial fast at first are not those that make it good, in `late` a third of the genes
 shows in the last third of the epochs only. Three evolutions are compared:
 
@@ -23,7 +24,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -39,7 +40,7 @@ from evolve.ledger import Ledger
 from evolve.trainable import Assignment, Outcome
 
 RESULTS = Path(__file__).parent / "data" / "ladder_results.jsonl"
-RUNGS = {"digits": (1, 3, 8)}
+RUNGS = {"digits": (1, 3, 8), "digits-3": (3, 8)}
 MADE_UP = (5, 15, 45)
 AT_ONCE = 8
 FIRST_SEED = 100
@@ -76,7 +77,7 @@ class Problem:
 
 def build_problem(name: str, seed: int) -> Problem:
     """A problem by its name; the made-up ones are another at each seed."""
-    return digits() if name == "digits" else made_up(name, seed)
+    return replace(digits(), rungs=RUNGS[name]) if name in RUNGS else made_up(name, seed)
 
 
 @cache
@@ -272,7 +273,7 @@ def main() -> None:
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--problems", default="digits,steady,crossing,late")
+    parser.add_argument("--problems", default="digits,digits-3,steady,crossing,late")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.what == "run":

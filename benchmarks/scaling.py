@@ -1,14 +1,14 @@
 """How an evolution scales with the number of workers, from 1 to 1,000, and what bends first.
 
 `python -m benchmarks.scaling --real 1 2 4 8 16 32 64` runs so many workers of Ray, real processes whose trials sleep
-(on CPUs that Ray only believes in), and measures what a trial costs the driver beside. `--simulate` plays more
-workers as events on a clock of their own (`benchmarks.busy_workers`), with the driver's cost as it was measured, for
-several lengths of trials; and with a journal in an object store, where a trial is handed out after a put.
-
-`python -m benchmarks.scaling --thousand` is 1,000 trials over 64 real workers.
+(on CPUs that Ray only believes in), and measures what a trial costs the driver beside. `--thousand` is 1,000 trials
+over 64 of them. `--simulate 64 128 256 512 1000` plays more workers as events on a clock of their own, with the
+driver's costs as the real runs showed them (`--driver-ms`, `--report-ms`), for trials of several lengths; and with a
+run in an object store, where a trial is handed out after a put (`--put-ms`).
 """
 
 import argparse
+import heapq
 import itertools
 import json
 import os
@@ -16,7 +16,7 @@ import resource
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,6 @@ import ray
 from benchmarks import busy_workers
 from evolve import RunState
 from evolve.journal import Event
-from evolve.ledger import Ledger
 from evolve.ray_driver import run_evolution
 from evolve.trainable import Assignment, Outcome, Report
 
@@ -175,36 +174,75 @@ def real(workers: int, trials: int, sleep_s: float) -> Measured:
     )
 
 
-def simulated(workers: int, shortest_s: float, driver_s: float, put_s: float) -> tuple[float, float]:
-    """Share of time that workers work, and that the driver does, in a played evolution.
+@dataclass(frozen=True)
+class Costs:
+    """What the one driver spends.
 
-    Args:
-        workers: How many.
-        shortest_s: Of the shortest trial; the longest takes ten times as long.
-        driver_s: Of the driver for each trial, for Tune.
-        put_s: For which it waits for the store before it hands a trial out.
+    Attributes:
+        trial_s: On each trial, its ask and its end, Tune's share and the search's among them.
+        report_s: On each epoch's report.
+        put_s: For which it waits for a store before a trial is handed out; 0 for a folder.
     """
-    with tempfile.TemporaryDirectory() as place:
-        before, busy_workers.SHORTEST_S = busy_workers.SHORTEST_S, shortest_s
-        try:
-            trials = workers * busy_workers.TRIALS_PER_WORKER
-            with busy_workers.begin(Path(place), trials, {}, workers) as journal:
-                ledger = Ledger(Path(place), journal)
-                found = busy_workers.Simulation(ledger, workers, driver_s + put_s, epochs=10).run()
-        finally:
-            busy_workers.SHORTEST_S = before
-    return found.busy_s / (found.end_s * workers), found.driver_s / found.end_s
+
+    trial_s: float
+    report_s: float
+    put_s: float = 0.0
 
 
-def simulate(counts: list[int], driver_s: float, put_s: float) -> None:
-    """Print the table of played evolutions."""
+def played(
+    workers: int, shortest_s: float, costs: Costs, epochs: int = 10, rounds: int = 20
+) -> tuple[float, float]:
+    """Workers as events on a clock of their own, each waiting for the one driver, which attends to one at a time.
+
+    Trials are log-uniform in length, the longest ten times the shortest.
+
+    Returns:
+        Share of time that workers work, while there is work for all; share of it that the driver does.
+    """
+    rng = np.random.default_rng(7)
+    lengths = iter(shortest_s * busy_workers.TIMES ** rng.random(workers * (rounds + 1)))
+    free_at = worked = 0.0  # the driver's
+    spans: list[tuple[float, float]] = []
+    queue: list[tuple[float, int, float]] = []  # (moment, epoch, length); the last epoch is the end
+
+    def attend(moment: float, cost: float) -> float:
+        nonlocal free_at, worked
+        free_at = max(free_at, moment) + cost
+        worked += cost
+        return free_at
+
+    def hand_out(since: float) -> None:
+        begun = attend(since, costs.trial_s + costs.put_s)
+        length = next(lengths)
+        spans.append((begun, begun + length))
+        heapq.heappush(queue, (begun + length / epochs, 1, length))
+
+    for _ in range(workers):
+        hand_out(0.0)
+    start, before = free_at, worked
+    while len(spans) < workers * rounds:
+        moment, epoch, length = heapq.heappop(queue)
+        if epoch == epochs:
+            hand_out(moment)
+        else:
+            attend(moment, costs.report_s)  # its worker goes on meanwhile
+            heapq.heappush(queue, (moment + length / epochs, epoch + 1, length))
+    end = max(free_at, start + 1e-9)
+    busy = sum(max(min(b, end) - max(a, start), 0.0) for a, b in spans)
+    return busy / ((end - start) * workers), (worked - before) / (end - start)
+
+
+def simulate(counts: list[int], costs: Costs) -> None:
+    """Print the table of played evolutions, in a folder and in a store."""
     print(
-        f"driver's cost of a trial for Tune {1000 * driver_s:.0f} ms; a put into a store {1000 * put_s:.0f} ms"
+        f"driver: {1000 * costs.trial_s:.0f} ms a trial, {1000 * costs.report_s:.1f} ms a report, "
+        f"{1000 * costs.put_s:.0f} ms a put into a store"
     )
-    print("workers | trials of | busy | driver at work | busy with a store | driver with a store")
+    print("workers | trials of | workers busy | driver busy | workers with a store | driver with a store")
     for shortest_s in (6.0, 60.0, 600.0):
         for workers in counts:
-            plain, stored = (simulated(workers, shortest_s, driver_s, put) for put in (0.0, put_s))
+            plain = played(workers, shortest_s, replace(costs, put_s=0.0))
+            stored = played(workers, shortest_s, costs)
             print(
                 f"{workers} | {shortest_s:g} to {10 * shortest_s:g} s | {plain[0]:.2%} | {plain[1]:.1%} | "
                 f"{stored[0]:.2%} | {stored[1]:.1%}",
@@ -219,9 +257,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4, help="trials per worker of --real")
     parser.add_argument("--thousand", action="store_true", help="1,000 trials over 64 real workers")
     parser.add_argument("--simulate", type=int, nargs="*", default=[], help="so many workers, played")
-    parser.add_argument(
-        "--driver-ms", type=float, default=25.0, help="of the driver for a trial, as --real shows it"
-    )
+    parser.add_argument("--driver-ms", type=float, default=60.0, help="of the driver for a trial: see --real")
+    parser.add_argument("--report-ms", type=float, default=2.0, help="of the driver for an epoch's report")
     parser.add_argument(
         "--put-ms", type=float, default=50.0, help="of an object store, before a trial is handed out"
     )
@@ -233,7 +270,8 @@ def main() -> None:
     if options.thousand:
         print(real(64, 1000, options.sleep).row(), flush=True)
     if options.simulate:
-        simulate(options.simulate, options.driver_ms / 1000, options.put_ms / 1000)
+        costs = Costs(options.driver_ms / 1000, options.report_ms / 1000, options.put_ms / 1000)
+        simulate(options.simulate, costs)
 
 
 if __name__ == "__main__":

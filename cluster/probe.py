@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 from cluster.record import take_environment
 from cluster.spec import ClusterError
-from evolve.object_store import ObjectStore, StoreError, StoreUrl
+from evolve.object_store import ObjectStore
+from evolve.store_url import StoreError, StoreUrl
 
 MARK = "beagle-probe:"
 CONNECT_S = 5.0

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from cluster.service_errors import REFUSALS, add_errors
+from cluster.service_examples import add_examples
 from cluster.service_gate import Audit, Gate
 from cluster.service_models import Refusal
 from cluster.service_parts import Actions, Service
@@ -51,21 +52,22 @@ def build_app(settings: ServiceSettings, actions: Actions) -> FastAPI:
     add_errors(app)
     audit = Audit(settings.runs / ".service" / "audit.jsonl")
     app.add_middleware(Gate, settings=settings, audit=audit, count=service.metrics.count)
-    if settings.token is not None:
-        _say_token(app)
+    _complete_openapi(app, with_token=settings.token is not None)
     return app
 
 
-def _say_token(app: FastAPI) -> None:
-    """Say in OpenAPI that a token is needed."""
+def _complete_openapi(app: FastAPI, *, with_token: bool) -> None:
+    """Say in OpenAPI that a token is needed, where it is, and give examples; made once."""
     made: Callable[[], dict[str, Any]] = app.openapi
 
-    def with_token() -> dict[str, Any]:
-        schema = made()
-        schema.setdefault("components", {})["securitySchemes"] = {
-            "token": {"type": "http", "scheme": "bearer"}
-        }
-        schema["security"] = [{"token": []}]
-        return schema
+    def complete() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = made()
+            add_examples(schema)
+            if with_token:
+                schemes = {"token": {"type": "http", "scheme": "bearer"}}
+                schema.setdefault("components", {})["securitySchemes"] = schemes
+                schema["security"] = [{"token": []}]
+        return made()
 
-    app.openapi = with_token  # type: ignore[method-assign]
+    app.openapi = complete  # type: ignore[method-assign]

@@ -71,6 +71,8 @@ async def _from_form(request: Request, settings: ServiceSettings) -> tuple[dict[
         if not name.lower().endswith(SUFFIXES) or not name.isprintable():
             raise BadFieldError(f"the file's name must end in one of {', '.join(SUFFIXES)}", "file")
         fields: dict[str, Any] = {key: value for key, value in form.items() if isinstance(value, str)}
+        if "path" in fields:
+            raise BadFieldError("a form has a file and no path: send JSON for a path", "path")
         asked = _checked({**{key: _number(value) for key, value in fields.items()}, "path": _UPLOADED})
         with tempfile.NamedTemporaryFile(prefix="beagle-upload-", delete=False) as file:
             while piece := await upload.read(_PIECE):

@@ -5,17 +5,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster.service_models import AnchorsOfRun, Evolution, GeneInfo, State, Summary, TrialInfo, Winner
+from cluster.spec import JobInfo
 from evolve.journal import RunState, TrialState
 
 
-def state_of(state: RunState, driver: str | None) -> tuple[State, str | None]:
-    """How a run that has begun stands, and why."""
+def state_of(state: RunState, driver: str | None, job: JobInfo | None) -> tuple[State, str | None]:
+    """How a run that has begun stands, and why; a job that runs is about to drive it, or to do so again."""
     if driver is not None:
         return "running", None
     if state.told >= state.budget:
         return "finished", None
     if state.stopped is not None:
         return "stopped", state.stopped or None
+    if job is not None and job.status == "running":
+        return "running", None
+    if job is not None and job.status == "queued":
+        return "waiting", job.detail or "its job is queued"
     return "interrupted", "nobody drives it: `beagle resume` goes on"
 
 

@@ -4,6 +4,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from cluster.service_anchors import BadFieldError, BadMediaError
 from cluster.service_fits import NoSuchFitError, QueueFullError
@@ -51,10 +52,14 @@ def add_errors(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)  # noqa: S101  (what it is registered for)
         return refusal(error.status_code, str(error.detail))
 
+    async def gone(_: Request, error: Exception) -> JSONResponse:
+        return refusal(400, "the client went away before its body had come")
+
     async def our_fault(_: Request, error: Exception) -> JSONResponse:
         return refusal(500, f"this is a fault of the service ({type(error).__name__}): its log says more")
 
     app.add_exception_handler(Exception, our_fault)
+    app.add_exception_handler(ClientDisconnect, gone)
     for kind, _ in _STATUS:
         app.add_exception_handler(kind, refused)
     app.add_exception_handler(RequestValidationError, not_valid)

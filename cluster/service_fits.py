@@ -50,6 +50,7 @@ class FitQueue:
         self._waiting: OrderedDict[str, deque[str]] = OrderedDict()  # by client; the first has the next turn
         self._changed: dict[str, asyncio.Event] = {}  # of fits that wait or run
         self._running: set[str] = set()
+        self._coming = 0
         self._more = asyncio.Condition()
         self._workers: list[asyncio.Task[None]] = []
 
@@ -89,12 +90,17 @@ class FitQueue:
         Raises:
             QueueFullError: As many wait as may.
         """
-        if self.waiting >= self._settings.fits_waiting:
-            raise QueueFullError(f"{self.waiting} fits wait already: try again later")
+        waiting = self.waiting + self._coming
+        if waiting >= self._settings.fits_waiting:
+            raise QueueFullError(f"{waiting} fits wait already: try again later")
         fit_id = uuid.uuid4().hex
-        await asyncio.to_thread(
-            self._keep, fit_id, {**request, "client": client, "time": time.time()}, upload
-        )
+        self._coming += 1  # its place is taken while it is written down, when others come
+        try:
+            await asyncio.to_thread(
+                self._keep, fit_id, {**request, "client": client, "time": time.time()}, upload
+            )
+        finally:
+            self._coming -= 1
         self._line_up(fit_id, client)
         async with self._more:
             self._more.notify()

@@ -43,12 +43,8 @@ HEADERS = (
 )  # fmt: skip
 
 
-class _TooMuchError(Exception):
-    """A body beyond its limit."""
-
-
-class _TooSlowError(Exception):
-    """A body that does not come in time."""
+class _BodyError(Exception):
+    """A body beyond its limit, or one that does not come in time."""
 
 
 class Audit:
@@ -86,12 +82,15 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        status = 500
+        status, answered = 500, False
 
         async def told(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered = message["status"], True
+                self._write_down(
+                    scope, headers, status, began
+                )  # first, so whoever has an answer has its line
                 given = {key.lower() for key, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
@@ -115,18 +114,24 @@ class Gate:
         finally:
             route = getattr(scope.get("route"), "path", "-")
             self._count(scope["method"], route, status, time.time() - began)
-            if scope["method"] in CHANGES:
-                self._audit.write(
-                    {
-                        "time": round(began, 3),
-                        "client": _client(scope),
-                        "token": self._settings.fingerprint if _bearer(headers) else "-",
-                        "method": scope["method"],
-                        "path": scope["path"][:200],
-                        "status": status,
-                        "what": scope.get("state", {}).get("what"),
-                    }
-                )
+            if not answered:
+                self._write_down(scope, headers, status, began)
+
+    def _write_down(self, scope: Scope, headers: dict[str, str], status: int, began: float) -> None:
+        if scope["method"] not in CHANGES:
+            return
+        self._audit.write(
+            {
+                "time": round(began, 3),
+                "client": _client(scope),
+                # Of the service's own token alone: of a wrong one nothing is kept.
+                "token": self._settings.fingerprint if _bearer(headers) and status != 401 else "-",
+                "method": scope["method"],
+                "path": scope["path"][:200],
+                "status": status,
+                "what": scope.get("state", {}).get("what"),
+            }
+        )
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, str | None] | None:
         """Status, reason and field for which a request is refused at the door."""
@@ -151,35 +156,41 @@ class Gate:
     async def _let_in(
         self, scope: Scope, headers: dict[str, str], limit: int, receive: Receive, send: Send
     ) -> None:
-        too_much = (413, f"a body may have {limit} bytes at most", None)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > limit:
-            await _refuse(send, *too_much)
+            await _refuse(send, 413, f"a body may have {limit} bytes at most", None)
             return
-        begun = False
+        body = _Body(receive, limit, self._settings.body_seconds)
+        begun = refused = False
 
         async def sent(message: Message) -> None:
-            nonlocal begun
+            nonlocal begun, refused
+            if not begun and body.fault is not None:  # the application calls it an error of parsing
+                refused = True
+                await _refuse(send, *body.fault)
             begun = True
-            await send(message)
+            if not refused:
+                await send(message)
 
-        seconds = self._settings.body_seconds
         try:
-            await self._app(scope, _Body(receive, limit, seconds), sent)
-        except _TooMuchError:
-            if not begun:
-                await _refuse(send, *too_much)
-        except _TooSlowError:
-            if not begun:
-                await _refuse(send, 408, f"the body must come within {seconds:g} s", None)
+            await self._app(scope, body, sent)
+        except _BodyError:
+            if not begun and body.fault is not None:
+                await _refuse(send, *body.fault)
 
 
 class _Body:
-    """A request's body, counted and timed while it comes."""
+    """A request's body, counted and timed while it comes.
+
+    Attributes:
+        fault: Status, reason and field once it was refused.
+    """
 
     def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
+        self.fault: tuple[int, str, str | None] | None = None
         self._receive = receive
-        self._left = limit
+        self._limit = self._left = limit
+        self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._complete = False
 
@@ -187,20 +198,21 @@ class _Body:
         """The next piece.
 
         Raises:
-            _TooMuchError: More came than may.
-            _TooSlowError: It did not come in time.
+            _BodyError: More came than may, or it did not come in time.
         """
         if self._complete:  # what comes now is the end of the connection, for which there is no hurry
             return await self._receive()
         try:
             message = await asyncio.wait_for(self._receive(), max(self._deadline - time.monotonic(), 0.0))
         except TimeoutError as error:
-            raise _TooSlowError from error
+            self.fault = 408, f"the body must come within {self._seconds:g} s", None
+            raise _BodyError from error
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
             self._complete = not message.get("more_body", False)
             if self._left < 0:
-                raise _TooMuchError
+                self.fault = 413, f"a body may have {self._limit} bytes at most", None
+                raise _BodyError
         return message
 
 

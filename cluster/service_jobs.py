@@ -86,19 +86,22 @@ class Starter:
             NoSuchRunError: There is none.
             ConflictError: Nothing runs that could be stopped.
         """
+        job = self._runs.jobs(fresh=True).get(run_id)
+        goes_on = job is not None and job.status in ("queued", "running")
         try:
             folder = self._runs.folder_of(run_id)
         except ClusterError:
-            job = self._runs.job_of(run_id)
-            if job is None or job.status not in ("queued", "running"):
+            if not goes_on:
                 raise
-            self._runs.book.stop(job.id, patience_s=5.0)
-            return f"job {job.id}"
-        driver = driver_of(folder)
-        if driver is None:
+        else:
+            driver = driver_of(folder)
+            if driver is not None:
+                ask_to_stop(folder)
+                return driver
+        if job is None or not goes_on:
             raise ConflictError(f"nobody drives {run_id}, so there is nothing to stop")
-        ask_to_stop(folder)
-        return driver
+        self._runs.book.stop(job.id, patience_s=5.0)  # nobody would see a request before it drives
+        return f"job {job.id}"
 
 
 def _whole(gpus: float) -> int:

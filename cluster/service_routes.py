@@ -13,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.background import BackgroundTask
 
 from cluster.service_anchors import read_fit_request
+from cluster.service_examples import FIT_ID
 from cluster.service_jobs import TooManyError
 from cluster.service_metrics import CONTENT_TYPE
 from cluster.service_models import (
@@ -95,7 +96,7 @@ def _add_evolutions(app: FastAPI, service: Service) -> None:
         return Response(text, media_type="application/json", headers=headers)
 
     @app.get("/evolutions/{run_id}/trials/{trial}", tags=["evolutions"], response_model=TrialDetail)
-    def show_trial(run_id: RunId, trial: Annotated[int, InPath(ge=0, le=10**9)]) -> Response:
+    def show_trial(run_id: RunId, trial: Annotated[int, InPath(ge=0, le=10**9, examples=[0])]) -> Response:
         """One trial with its learning curve."""
         return _json(runs.trial(run_id, trial))
 
@@ -145,7 +146,7 @@ def _add_takeaways(app: FastAPI, service: Service) -> None:
         responses={200: {"content": {"application/zip": {}}}},
     )
     def export_evolution(
-        run_id: RunId, target: Annotated[Format | None, Query(alias="format")] = None
+        run_id: RunId, target: Annotated[Format | None, Query(alias="format", examples=["yolov5"])] = None
     ) -> Response:
         """What production trains from, as a zip."""
         packed = service.files.export(run_id, target)
@@ -190,7 +191,9 @@ def _add_anchors(app: FastAPI, service: Service) -> None:
         return _fit(await service.fits.wait(fit_id, wait))
 
     @app.get("/anchors/{fit_id}", tags=["anchors"], response_model=Fit, responses={202: {"model": Fit}})
-    async def look_at_fit(fit_id: Annotated[str, InPath(max_length=64)], wait: Wait = 0.0) -> Response:
+    async def look_at_fit(
+        fit_id: Annotated[str, InPath(max_length=64, examples=[FIT_ID])], wait: Wait = 0.0
+    ) -> Response:
         """How a fit stands: 200 when it has ended, 202 while it waits or runs."""
         return _fit(await service.fits.wait(fit_id, wait))
 

@@ -41,6 +41,7 @@ from evolve.run_state import JournalError
 JOURNAL = "journal.jsonl"
 JOBS = "jobs"
 _JOBS_SECONDS = 2.0  # a place, Slurm say, is asked no more often than that
+_JOBS_AT_MOST = 10.0  # what was heard longer ago is not repeated
 _LIST_SECONDS = 1.0
 _LOOK_BYTES = 1 << 18
 
@@ -59,7 +60,8 @@ class _Run:
         lock: Held while it is read or looked at: the fold changes in place.
         size: Bytes of the journal that the answers know.
         driver: Who drove it when they were made.
-        answers: JSON by kind, of this size and driver.
+        job: How its job stood then.
+        answers: JSON by kind, of this size, driver and job.
     """
 
     folder: Path
@@ -67,6 +69,7 @@ class _Run:
     lock: threading.Lock = field(default_factory=threading.Lock)
     size: int = -1
     driver: str | None = None
+    job: JobInfo | None = None
     answers: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -80,6 +83,7 @@ class Runs:
         self._runs: dict[str, _Run] = {}
         self._lock = threading.Lock()  # of the table of runs
         self._listing = threading.Lock()
+        self._asking = threading.Lock()
         self._listed: tuple[float, bytes] = (-math.inf, b"")
         self._jobs: tuple[float, dict[str, JobInfo]] = (-math.inf, {})
 
@@ -168,13 +172,27 @@ class Runs:
     def jobs(self, *, fresh: bool = False) -> dict[str, JobInfo]:
         """The newest job of each run that was handed over as one, by the run's id."""
         asked, found = self._jobs
-        if fresh or time.monotonic() - asked > _JOBS_SECONDS:
-            found = {}
-            for job in self.book.list():
-                out = _out_of(job)
-                if out is not None and out.parent == self.folder:
-                    found[out.name] = job
-            self._jobs = (time.monotonic(), found)
+        age = time.monotonic() - asked
+        if fresh or age > _JOBS_AT_MOST:
+            return self._ask_for_jobs()
+        if age > _JOBS_SECONDS and self._asking.acquire(blocking=False):
+            # Behind the answer: a place may take a second to say how its jobs stand.
+            threading.Thread(target=self._ask_and_release, daemon=True).start()
+        return found
+
+    def _ask_and_release(self) -> None:
+        try:
+            self._ask_for_jobs()
+        finally:
+            self._asking.release()
+
+    def _ask_for_jobs(self) -> dict[str, JobInfo]:
+        found = {}
+        for job in self.book.list():
+            out = _out_of(job)
+            if out is not None and out.parent == self.folder:
+                found[out.name] = job
+        self._jobs = (time.monotonic(), found)
         return found
 
     def _begun(self, run_id: str) -> bool:
@@ -197,11 +215,11 @@ class Runs:
     def _answer_of(self, run: _Run, kind: str, make: Callable[[_Run, RunState], BaseModel]) -> bytes:
         with run.lock:
             size = (run.folder / JOURNAL).stat().st_size
-            driver = driver_of(run.folder)
-            if (size, driver) != (run.size, run.driver):
+            driver, job = driver_of(run.folder), self.job_of(run.folder.name)
+            if (size, driver, job) != (run.size, run.driver, run.job):
                 if size < run.size:  # another run took its name
                     run.reader = JournalReader(run.folder / JOURNAL)
-                run.size, run.driver = size, driver
+                run.size, run.driver, run.job = size, driver, job
                 run.answers.clear()
             if kind not in run.answers:
                 run.answers[kind] = make(run, run.reader.state()).model_dump_json().encode()
@@ -219,11 +237,11 @@ class Runs:
         return sorted(found, key=lambda each: (-each.created, each.id))
 
     def _summary(self, run: _Run, state: RunState) -> Summary:
-        job = self.jobs().get(run.folder.name)
+        job = run.job
         settings = state.header.get("settings") or {}
         first = next(iter(state.trials.values()), None)
         best = state.best()
-        how, reason = state_of(state, run.driver)
+        how, reason = state_of(state, run.driver, job)
         return Summary(
             id=run.folder.name,
             name=state.name,

@@ -16,7 +16,7 @@ from typing import Any
 
 from evolve.command_spec import Results
 from evolve.space import EvolveError
-from evolve.tracking import read_metrics
+from evolve.tracked_results import read_metrics
 
 Row = dict[str, float]
 MOST_COLUMNS_SAID = 20

@@ -25,7 +25,7 @@ from evolve.command_spec import CommandSpec
 from evolve.command_values import at_length, command_words, placeholder_values, write_hyp, write_text
 from evolve.command_words import fields_of, fill
 from evolve.space import EvolveError
-from evolve.tracking import COMMAND_TAG, make_store
+from evolve.tracked_results import COMMAND_TAG, make_store
 from evolve.trainable import Assignment, Outcome, Report, TrialError
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from evolve.driver_signs import STOP as REQUEST_NAME
+from evolve.driver_signs import driver_in
 from evolve.space import EvolveError
-from evolve.stored_run import STOP as REQUEST_NAME
-from evolve.stored_run import driver_in, store_of
+from evolve.stored_run import store_of
 
 Stop = Literal["gently", "now"]
 

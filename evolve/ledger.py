@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from evolve.confirm import confirm_event, confirmation_due, next_confirmation
 from evolve.journal import Event, Journal, JournalError, RunState, TrialState, fold, read_journal
 from evolve.ladder import best_fitness
@@ -131,7 +133,9 @@ class Ledger:
         if self._searched:
             return None
         try:
-            trial = self._search.ask()
+            # Small matrices: more threads only wait for each other, and beside busy trials they wait for long.
+            with threadpool_limits(1):
+                trial = self._search.ask()
         except SearchError as error:
             logger.warning("the run ends early: %s", error)
             self._used_up = True

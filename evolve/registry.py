@@ -1,11 +1,11 @@
-"""An exported folder in MLflow's model registry: the third of MLflow's doors."""
+"""An exported folder in MLflow's model registry."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from evolve.journal import fold, read_journal
-from evolve.tracking import ENVIRONMENT, Mirror, Store, TrackingError
+from evolve.mlflow_store import Store, TrackingError, answering, connect
+from evolve.tracking import Mirror
 
 ARTIFACT = "export"
 
@@ -28,19 +28,14 @@ def register_export(run_folder: Path, export: Path, name: str, store: Store) -> 
         TrackingError: MLflow did not answer or refused.
         JournalError: The journal can't be read.
     """
-    os.environ.update(ENVIRONMENT)
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError  # MLflow lets its database's errors through
-
     if not name.strip() or any(mark in name for mark in "/:"):
         raise TrackingError(f"a registered model's name must not be empty nor hold / or :, but got {name!r}")
     state = fold(read_journal(run_folder / "journal.jsonl"))
     mirror = Mirror(run_folder, store)
     mirror.push(state)
     best = state.best()
-    try:
-        client: Any = MlflowClient(store.uri)
+    with answering(f"MLflow at {store.uri} did not take it"):
+        client = connect(store.uri)
         client.log_artifacts(mirror.parent, str(export), ARTIFACT)
         _make(client, name)
         source = f"{client.get_run(mirror.parent).info.artifact_uri}/{ARTIFACT}"
@@ -49,9 +44,6 @@ def register_export(run_folder: Path, export: Path, name: str, store: Store) -> 
             tags |= {"beagle.trial": str(best.id), "beagle.fitness": str(best.fitness)}
         version = client.create_model_version(name, source, mirror.parent, tags=tags)
         return int(version.version)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise TrackingError(f"MLflow at {store.uri} did not take it: {first_line[:200]}") from error
 
 
 def _make(client: Any, name: str) -> None:

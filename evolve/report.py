@@ -137,9 +137,14 @@ def _tile(label: str, figure: object, unit: str, more: object) -> Html:
 
 
 def _fitness_tile(view: View) -> Html:
-    best, start = view.best, view.start
+    best, start, measured = view.best, view.start, view.state.measured()
     if best is None:
         return _tile("Best fitness", "–", "", "no trial has finished yet")
+    if measured is not None and measured.confirmed:
+        own, from_start = measured.standing, measured.start
+        alike = "" if from_start is None else f", the start {fixed(from_start.mean)}"
+        more = f"confirmed by {own.runs} trainings{alike}; chosen for {fixed(measured.found.mean)}"
+        return _tile("Best fitness", fixed(own.mean), f"trial {best.trial.id}", more)
     if start is None:
         return _tile(
             "Best fitness", fixed(best.fitness), f"trial {best.trial.id}", "the start has no fitness"

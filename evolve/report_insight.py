@@ -180,7 +180,8 @@ def belief_section(view: View) -> Html | None:
     ended = [curve for trial in judged if (curve := _fitness_curve(trial))]
     ladder, measured = view.state.ladder, view.state.measured()
     words = [] if measured is None else [belief_words(measured)]
-    words += [_noise_words(view), *agreement_words(ended, view.space.names, ladder.rungs if ladder else ())]
+    words += [] if measured is not None and measured.confirmed else [_noise_words(view)]
+    words += [*agreement_words(ended, view.space.names, ladder.rungs if ladder else ())]
     epochs = max(map(len, ended), default=0)
     shown = np.unique(np.linspace(1, max(epochs - 1, 1), MOST_EPOCHS).round().astype(int)).tolist()
     agreement = [found for epoch in shown if (found := rank_agreement(ended, epoch)) is not None]

@@ -8,7 +8,7 @@ from evolve.charts import Axis, drawable, fixed, range_bar, short
 from evolve.journal import RunState, TrialState
 from evolve.page import Html, tag
 from evolve.space import Gene, Space
-from evolve.wording import duration, measured_words, moment, origin_words
+from evolve.wording import belief_words, duration, measured_words, moment, origin_words
 
 
 def winner_table(state: RunState, space: Space) -> Html:
@@ -22,7 +22,9 @@ def winner_table(state: RunState, space: Space) -> Html:
     rows = [_winner_row(gene, best) for gene in space.genes]
     metrics = [f"{name} {short(value)}" for name, value in best.metrics.items()]
     words = f"Trial {best.id}, {origin_words(best.origin)}, fitness {fixed(best.fitness)}."
-    words += f" {measured_words(state.standings()[0])}"
+    found = state.measured()
+    if found is not None:
+        words += f" {belief_words(found) if found.confirmed else measured_words(found.found)}"
     measured = f" Its best epoch: {', '.join(metrics)}." if metrics else ""
     table = tag("table", tag("thead", head), tag("tbody", *rows))
     return tag("div", tag("p", words + measured, class_="note"), tag("div", table, class_="plain"))

@@ -6,29 +6,22 @@ in them says which store they belong to, so whoever is handed a folder finds it.
 """
 
 import hashlib
-import json
 import logging
 import os
 import shutil
-import socket
 import tempfile
-import threading
-import time
 from pathlib import Path
-from typing import Any
 
-import psutil
-
-from evolve.object_store import ObjectStore, StoreError, StoreUrl
+from evolve.driver_signs import Sign, wait_for_end, who_am_i, write_aside
+from evolve.object_store import ObjectStore
 from evolve.run_state import JournalError
-from evolve.segments import BLOCK, SegmentLog, SegmentWriter
+from evolve.segments import SegmentLog, SegmentWriter
+from evolve.store_url import StoreError, StoreUrl
 
 logger = logging.getLogger(__name__)
 
-MARK, DRIVER, STOP, JOURNAL = ".store", "driver.json", "stop", "journal.jsonl"
+MARK, JOURNAL = ".store", "journal.jsonl"
 CACHE_VARIABLE, SCRATCH_VARIABLE = "BEAGLE_CACHE", "BEAGLE_SCRATCH"
-BEAT_S = 5.0  # between two signs of life of a driver
-WATCH_S = 30.0  # without one until a driver of before is taken for dead
 LOOK_PATIENCE_S = 60.0  # of a command that somebody waits for
 
 
@@ -62,7 +55,7 @@ def mirror_of(url: StoreUrl) -> Path:
     if not lines:
         raise StoreError(f"{url} is no run: there is no journal")
     folder = _marked(cache_folder() / "mirrors" / _digest(url) / url.name, url)
-    _write(folder / JOURNAL, lines)
+    write_aside(folder / JOURNAL, lines)
     return folder
 
 
@@ -107,21 +100,12 @@ def _marked(folder: Path, url: StoreUrl) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / MARK).exists():
-            _write(folder / MARK, f"{url}\n".encode())
+            write_aside(folder / MARK, f"{url}\n".encode())
     except OSError as error:
         raise StoreError(
             f"{folder} can't be made ({error.strerror}): set {CACHE_VARIABLE} to a folder with room"
         ) from error
     return folder
-
-
-def _write(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 class StoredJournal:
@@ -139,10 +123,10 @@ class StoredJournal:
         self._pending = bytearray()
         self._fault: JournalError | None = None
         try:
-            _wait_for_end(store)
-            self._writer = SegmentWriter(SegmentLog(store), _who())
+            wait_for_end(store)
+            self._writer = SegmentWriter(SegmentLog(store), who_am_i())
             tail = self._level(self._writer.content.lines)
-            self._sign = _Sign(store, path.parent, self._writer)
+            self._sign = Sign(store, path.parent, self._writer)
         except StoreError as error:
             raise JournalError(str(error)) from error
         self.add(tail)
@@ -160,7 +144,7 @@ class StoredJournal:
         trials = self._path.parent / "trials"
         if not lines and trials.exists():
             shutil.rmtree(trials)  # of a run that was deleted
-        _write(self._path, lines)
+        write_aside(self._path, lines)
         return b""
 
     def add(self, lines: bytes) -> None:
@@ -193,137 +177,3 @@ class StoredJournal:
         except JournalError as error:
             logger.warning("%s", error)
         self._sign.stop()
-
-
-class _Sign(threading.Thread):
-    """A driver's sign of life, and its ear for requests; it puts segments together when there are many."""
-
-    def __init__(self, store: ObjectStore, folder: Path, writer: SegmentWriter) -> None:
-        super().__init__(name="beagle-driver-sign", daemon=True)
-        self.fault: JournalError | None = None
-        self._store = ObjectStore(store.url, BEAT_S)
-        self._folder, self._writer = folder, writer
-        self._over = threading.Event()
-        self._beats, self._merged = 0, 0
-        self._beat()
-
-    def run(self) -> None:
-        while not self._over.wait(BEAT_S):
-            try:
-                self._beat()
-                self._listen()
-                if self._writer.next_number - self._merged >= BLOCK:
-                    self._merged = self._writer.next_number
-                    self._writer.log.merge(self._writer.content.openings)
-            except (StoreError, OSError, JournalError) as error:
-                logger.info("%s", error)
-
-    def _beat(self) -> None:
-        told = _read_driver(self._store) if self._beats else None
-        if told is not None and told.get("token") != self._writer.token:
-            # Another driver shows itself. Which of both is the rightful one, only the segments tell.
-            successor = self._writer.successor()
-            if successor:
-                self.fault = JournalError(
-                    f"another driver has taken the run over ({successor}), so this one ends"
-                )
-                return
-        self._beats += 1
-        facts = {"version": 1, "token": self._writer.token, "who": self._writer.who, "beat": self._beats}
-        content = {**facts, "time": time.time(), "process": _process()}
-        self._store.put(DRIVER, json.dumps(content).encode())
-
-    def _listen(self) -> None:
-        request = self._store.get(STOP)
-        if request is not None:
-            _write(self._folder / STOP, request)
-
-    def stop(self) -> None:
-        self._over.set()
-        if self.is_alive():
-            self.join(4 * BEAT_S)
-        try:
-            told = _read_driver(self._store)
-            if told is not None and told.get("token") == self._writer.token:
-                self._store.delete([DRIVER])
-        except StoreError as error:
-            logger.info("%s", error)
-
-
-def driver_in(store: ObjectStore) -> str | None:
-    """Who drives the run of a store, as "PID on HOST"; None where nobody does. It may take a second look."""
-    told = _read_driver(store)
-    if told is None or _is_dead(told):
-        return None
-    if abs(time.time() - float(told["time"])) > 3 * BEAT_S:  # or its clock is not ours
-        time.sleep(2 * BEAT_S)
-        again = _read_driver(store)
-        if again is None or again["beat"] == told["beat"]:
-            return None
-    return str(told["who"])
-
-
-def _wait_for_end(store: ObjectStore) -> None:
-    told = _read_driver(store)
-    end = time.monotonic() + WATCH_S
-    while told is not None and not _is_dead(told):
-        if time.monotonic() > end:
-            return
-        if end - time.monotonic() > WATCH_S - 1:
-            logger.warning(
-                "%s: was driven by process %s; looking for %.0f s whether it still is",
-                store.url,
-                told["who"],
-                WATCH_S,
-            )
-        time.sleep(min(BEAT_S / 2, 1.0))
-        again = _read_driver(store)
-        if again is not None and again["beat"] != told["beat"]:
-            raise JournalError(
-                f"{store.url}: the run is being written by process {again['who']}; stop it, or wait for its end"
-            )
-        told = again
-
-
-def _read_driver(store: ObjectStore) -> dict[str, Any] | None:
-    content = store.get(DRIVER)
-    try:
-        told = json.loads(content or b"null")
-        return (
-            told
-            if isinstance(told, dict) and {"token", "who", "beat", "time", "process"} <= set(told)
-            else None
-        )
-    except ValueError:
-        return None
-
-
-def _who() -> str:
-    return f"{os.getpid()} on {socket.gethostname()}"
-
-
-def _process() -> dict[str, Any]:
-    """This process, so that another one on this machine can see whether it still lives."""
-    return {"machine": _machine(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-
-
-def _machine() -> list[str]:
-    """This start of this machine, and the container's own count of processes."""
-    facts = [socket.gethostname()]
-    try:
-        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
-        facts.append(str(Path("/proc/self/ns/pid").readlink()))
-    except OSError:
-        facts.append(str(psutil.boot_time()))
-    return facts
-
-
-def _is_dead(told: dict[str, Any]) -> bool:
-    """Whether a driver is known to be dead: it was of this machine, and is no more."""
-    process = told["process"]
-    if process.get("machine") != _machine():
-        return False
-    try:
-        return bool(psutil.Process(process["pid"]).create_time() != process["started"])
-    except psutil.Error:
-        return True

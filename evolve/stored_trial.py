@@ -18,8 +18,9 @@ from pathlib import Path, PurePath, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-from evolve.object_store import PATIENCE_S, ObjectStore, StoreError, StoreUrl
+from evolve.object_store import PATIENCE_S, ObjectStore
 from evolve.segments import SegmentLog
+from evolve.store_url import StoreError, StoreUrl
 from evolve.stored_run import scratch_folder, store_of
 from evolve.trainable import (
     FAILURE_NOTE,

@@ -1,84 +1,31 @@
-"""The one door to MLflow: a run's journal, mirrored as one parent run with a child per trial.
+"""A run's journal, mirrored in MLflow as one parent run with a child per trial.
 
 Mirroring is a comparison of the journal with what the server holds, so there is one way of doing it: the live driver
-does it again and again in a thread, `beagle sync` does it once, and both may be repeated without doubling anything.
-With the server away the thread says so once and tries again; the evolution never waits for it.
+does it again and again in a thread (`evolve.live_tracking`), `beagle sync` does it once, and both may be repeated
+without doubling anything.
 """
 
-import logging
-import os
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evolve.journal import JournalReader, RunState, TrialState, fold, read_journal
+from evolve.journal import RunState, TrialState, fold, read_journal
 from evolve.ledger import trial_folder
+from evolve.mlflow_store import LONGEST_PARAM, Store, TrackingError, answering, connect, find_experiment
 from evolve.report_view import anchor_metric, box_shapes
-from evolve.space import EvolveError
 from evolve.stored_trial import bring
 from evolve.trainable import FAILURE_NOTE
-from evolve.warm_start import Result
-
-logger = logging.getLogger(__name__)
 
 RUN_TAG = "beagle.run_id"
 TRIAL_TAG = "beagle.trial"
-EXPERIMENT = "beagle"
 METRICS_PER_CALL = 1000
-RUNS_PER_PAGE = 1000
 PARAMS_PER_CALL = 100
 ANCHOR_PICTURE = "anchors.png"
 """In a run folder: the anchors before and after their fit."""
 ANCHOR_FIGURES = ("bpr", "aat", "fitness", "mean_best_ratio", "mean_best_iou")
 ANCHOR_METRIC = "anchors.after.fitness"  # where a run has it, all of them were sent
-
-# Without these MLflow's client asks a dead server for minutes, reports its own use to its makers, and prints two
-# lines for every run.
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-
-
-class TrackingError(EvolveError):
-    """MLflow can't be reached or refuses what it is given."""
-
-
-@dataclass(frozen=True)
-class Store:
-    """Where a run's results go.
-
-    Attributes:
-        uri: MLflow tracking URI.
-        artifacts: Folder of the artifacts for a store of our own; None leaves it to the server.
-        experiment: Name of the MLflow experiment.
-    """
-
-    uri: str
-    artifacts: Path | None = None
-    experiment: str = EXPERIMENT
-
-
-def default_store(runs: Path, environment: dict[str, str] | os._Environ[str] = os.environ) -> Store:
-    """`MLFLOW_TRACKING_URI` where it is set, else a SQLite store in the folder that holds the runs.
-
-    Args:
-        runs: Folder of all runs.
-        environment: Variables to look in.
-    """
-    uri = environment.get("MLFLOW_TRACKING_URI")
-    experiment = environment.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-    if uri:
-        return Store(uri, experiment=experiment)
-    runs = runs.resolve()
-    return Store(f"sqlite:///{runs / 'mlflow.db'}", runs / "mlartifacts", experiment)
 
 
 @dataclass
@@ -129,11 +76,7 @@ class Mirror:
         Raises:
             TrackingError: MLflow did not answer or refused; what was sent stays, the rest is sent by the next push.
         """
-        os.environ.update(ENVIRONMENT)
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError  # MLflow lets its database's errors through
-
-        try:
+        with answering(f"MLflow at {self._store.uri} did not take it"):
             if self._parent is None:
                 self._open(state)
             for trial in state.trials.values():
@@ -141,22 +84,12 @@ class Mirror:
             self._push_best(state)
             if final:
                 self._finish(state)
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            first_line = str(error).strip().split("\n")[0]
-            raise TrackingError(f"MLflow at {self._store.uri} did not take it: {first_line[:200]}") from error
 
     def _open(self, state: RunState) -> None:
-        from mlflow import MlflowClient
         from mlflow.entities import ViewType
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it makes
-        self._client = MlflowClient(self._store.uri)
-        experiment = self._client.get_experiment_by_name(self._store.experiment)
-        if experiment is None:
-            location = self._store.artifacts.as_uri() if self._store.artifacts else None
-            self._experiment = self._client.create_experiment(self._store.experiment, location)
-        else:
-            self._experiment = experiment.experiment_id
+        self._client = connect(self._store.uri)
+        self._experiment = find_experiment(self._client, self._store)
         self._run_key = run_key(state)
         wanted = f"tags.`{RUN_TAG}` = '{self._run_key}'"
         found = self._client.search_runs([self._experiment], wanted, ViewType.ALL, max_results=50_000)
@@ -292,62 +225,9 @@ class Mirror:
     def _log_params(self, run_id: str, params: dict[str, Any]) -> None:
         from mlflow.entities import Param
 
-        entries = [Param(key, str(value)[:6000]) for key, value in params.items()]
+        entries = [Param(key, str(value)[:LONGEST_PARAM]) for key, value in params.items()]
         for start in range(0, len(entries), PARAMS_PER_CALL):
             self._client.log_batch(run_id, params=entries[start : start + PARAMS_PER_CALL])
-
-
-class LiveMirror:
-    """A thread that keeps MLflow level with a running evolution."""
-
-    def __init__(self, folder: Path, store: Store, period_s: float = 3.0) -> None:
-        """Nothing is sent before `start`.
-
-        Args:
-            folder: The run folder.
-            store: Where to send.
-            period_s: Seconds between two comparisons.
-        """
-        self._folder = folder.resolve()  # a driver changes the current folder for a moment
-        self._mirror = Mirror(folder, store)
-        self._journal = JournalReader(self._folder / "journal.jsonl")
-        self._period_s = period_s
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
-        self.problem: TrackingError | None = None
-
-    def start(self) -> None:
-        """Begin mirroring."""
-        self._thread.start()
-
-    def close(self, patience_s: float = 60.0) -> TrackingError | None:
-        """Send the rest, and end the thread.
-
-        Args:
-            patience_s: How long to wait; what is not sent by then is left to `beagle sync`.
-
-        Returns:
-            What kept MLflow from being level with the journal; None where nothing did.
-        """
-        self._end.set()
-        self._thread.join(patience_s)
-        if self._thread.is_alive():
-            return TrackingError("MLflow is too slow to wait for")
-        return self.problem
-
-    def _run(self) -> None:
-        while not self._end.wait(self._period_s):
-            self._push(final=False)
-        self._push(final=True)
-
-    def _push(self, *, final: bool) -> None:
-        try:
-            self._mirror.push(self._journal.state(), final=final)
-            self.problem = None
-        except EvolveError as error:
-            if self.problem is None:
-                logger.warning("%s; the evolution goes on (`beagle sync` fills it in)", error)
-            self.problem = error if isinstance(error, TrackingError) else TrackingError(str(error))
 
 
 def sync(folder: Path, store: Store) -> int:
@@ -368,45 +248,6 @@ def sync(folder: Path, store: Store) -> int:
     return mirror.sent
 
 
-def experiment_results(store: Store, experiment: str) -> list[Result] | None:
-    """Parameters and fitness of an MLflow experiment's runs, whoever logged them.
-
-    Args:
-        store: Where MLflow is.
-        experiment: Its name.
-
-    Returns:
-        The runs with a metric `best_fitness` or `fitness`; None where there is no such experiment.
-
-    Raises:
-        TrackingError: MLflow did not answer or refused.
-    """
-    os.environ.update(ENVIRONMENT)
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    results, token = [], None
-    try:
-        client = MlflowClient(store.uri)
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            return None
-        while True:
-            page = client.search_runs([found.experiment_id], max_results=RUNS_PER_PAGE, page_token=token)
-            for run in page:
-                fitness = run.data.metrics.get("best_fitness", run.data.metrics.get("fitness"))
-                if fitness is not None:
-                    results.append(Result(dict(run.data.params), float(fitness)))
-            token = page.token
-            if not token:
-                return results
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise TrackingError(f"MLflow at {store.uri} did not answer: {first_line[:200]}") from error
-
-
 def run_key(state: RunState) -> str:
     """What a run is known by in MLflow, the same at every resume and in a copied folder."""
     return f"{state.name}-{state.header['time']:.6f}"
@@ -424,64 +265,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         elif value is not None:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-COMMAND_TAG = "beagle.command"
-
-
-def make_store(uri: str) -> None:
-    """Make a SQLite store that is not there yet, before a command and its reader both would, at the same time.
-
-    Args:
-        uri: Tracking URI; one that is no SQLite file is left alone.
-
-    Raises:
-        TrackingError: It can't be made.
-    """
-    os.environ.update(ENVIRONMENT)
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    database = uri.removeprefix("sqlite:///")
-    if database == uri or Path(database).is_file():
-        return
-    try:
-        MlflowClient(uri).search_experiments()
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(
-            f"{uri}: the store can't be made: {str(error).strip().splitlines()[0][:200]}"
-        ) from error
-
-
-def read_metrics(uri: str, tag: str) -> list[dict[str, float]]:
-    """Metrics of the MLflow runs that a command logged for one trial, a row per step.
-
-    Args:
-        uri: Tracking URI.
-        tag: What the command's environment tells MLflow's client to tag its runs with, under `COMMAND_TAG`.
-
-    Returns:
-        Rows in the order of the steps, with "step"; of several runs the newer one's values count. Empty while there
-        is no run, or no answer.
-    """
-    os.environ.update(ENVIRONMENT)
-    from mlflow import MlflowClient
-    from mlflow.entities import ViewType
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    rows: dict[int, dict[str, float]] = {}
-    try:
-        client = MlflowClient(uri)
-        ids = [experiment.experiment_id for experiment in client.search_experiments(ViewType.ALL)]
-        found = client.search_runs(
-            ids, f"tags.`{COMMAND_TAG}` = '{tag}'", order_by=["attributes.start_time ASC"]
-        )
-        for run in found:
-            for name in run.data.metrics:
-                for point in client.get_metric_history(run.info.run_id, name):
-                    rows.setdefault(point.step, {"step": float(point.step)})[name] = point.value
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        logger.info("MLflow at %s gave no metrics: %s", uri, str(error).strip().split("\n")[0][:200])
-    return [rows[step] for step in sorted(rows)]

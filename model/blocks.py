@@ -65,6 +65,29 @@ class Mish(nn.Mish):
         return super().forward(input)
 
 
+class ZeroPad2d(nn.ZeroPad2d):
+    """Zeros at the borders, laid on as pieces of their own.
+
+    As one step they would be exported as ONNX's Pad, which onnxruntime melts into a pool behind it that
+    pads with the least of all numbers: yolov3-tiny would then find other boxes.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (batch, channels, rows, columns) to (batch, channels, top + rows + bottom, left + columns + right)."""
+        left, right, top, bottom = self.padding
+        for dimension, sides in ((3, (left, right)), (2, (top, bottom))):
+            first, last = (_zeros(input, dimension, width) for width in sides)
+            input = torch.cat((*first, input, *last), dimension)
+        return input
+
+
+def _zeros(like: Tensor, dimension: int, width: int) -> list[Tensor]:
+    """A border of zeros for one side of a tensor; nothing where it has no width."""
+    shape = list(like.shape)
+    shape[dimension] = width
+    return [like.new_zeros(shape)] if width else []
+
+
 class MP(nn.Module):
     """The maxima of each square of cells, which have no cell in common."""
 

@@ -25,6 +25,23 @@ from model.spec import ModelSpec, load_spec
 
 MAX_CLASSES = 10_000
 FAMILY = "darknet"
+KNOWN = frozenset(
+    {
+        *(
+            "Conv",
+            "Bottleneck",
+            "SPP",
+            "MP",
+            "Concat",
+            "ChannelSlice",
+            "Detect",
+            "nn.Upsample",
+            "nn.MaxPool2d",
+        ),
+        *("nn.ZeroPad2d", "nn.ReplicationPad2d", "nn.Identity"),
+    }
+)
+"""Modules whose convolutions stand in darknet's files in the order of ours."""
 REACHING = "nn.ReplicationPad2d"
 NUMBERED = re.compile(
     r"module_list\.(\d+)\.(?:(?:Conv2d|conv_\d+)\.(weight|bias)"
@@ -57,7 +74,16 @@ class _Piece:
 
 
 def as_darknet(spec: ModelSpec) -> ModelSpec:
-    """The model as darknet computes it; one of its family is taken as it is."""
+    """The model as darknet computes it; one of its family is taken as it is.
+
+    Raises:
+        ModelError: it has blocks of which darknet's configurations know nothing.
+    """
+    strange = next((layer for layer in spec.layers if layer.module not in KNOWN), None)
+    if strange is not None:
+        raise ModelError(
+            f"{spec.name} is no model of darknet's: its row {strange.index} ({strange.module}) is none of its layers"
+        )
     if spec.options.family == FAMILY:
         return spec
     raw = spec.to_dict() | {"family": FAMILY, "activation": "nn.LeakyReLU(0.1)"}

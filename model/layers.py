@@ -5,7 +5,20 @@ from collections.abc import Callable
 from torch import nn
 
 from model.attention import CBAM, CBAMC3, SAM, SE, PointwiseSAM
-from model.blocks import C3, MP, SPP, SPPF, Bottleneck, Concat, Conv, Conv2d, Focus, Mish, batch_norm
+from model.blocks import (
+    C3,
+    MP,
+    SPP,
+    SPPF,
+    Bottleneck,
+    Concat,
+    Conv,
+    Conv2d,
+    Focus,
+    Mish,
+    ZeroPad2d,
+    batch_norm,
+)
 from model.blocks_c3 import C3SPP, C3TR, C3x, ChannelSlice, Contract, CrossConv, Expand
 from model.blocks_csp import SPPCSP, BottleneckCSP, BottleneckCSP2, VoVCSP
 from model.ghost import C3Ghost, DWConv, DWConvTranspose2d, GhostBottleneck, GhostConv, MixConv2d
@@ -47,7 +60,7 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
     "nn.BatchNorm2d": batch_norm,
     "nn.Upsample": nn.Upsample,
     "nn.MaxPool2d": nn.MaxPool2d,
-    "nn.ZeroPad2d": nn.ZeroPad2d,
+    "nn.ZeroPad2d": ZeroPad2d,
     "nn.ReplicationPad2d": nn.ReplicationPad2d,
     "nn.Identity": nn.Identity,
     "nn.ReLU": nn.ReLU,

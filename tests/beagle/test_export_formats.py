@@ -25,6 +25,7 @@ from trainer.config import Hyperparameters
 
 PROGRAMS = Path(__file__).with_name("programs")
 OWN = ("yolov5", "scaled-yolov4", "ultralytics")
+HYP = Hyperparameters().to_dict()
 
 
 @pytest.fixture
@@ -56,7 +57,8 @@ def test_an_export_is_accepted_by_a_reader_of_its_format(
         [target / "train.sh"], env=programs, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert answer.returncode == 0, answer.stderr
-    found = json.loads((target / "training/run/read.json").read_text())
+    run = "exp0_run" if name == "scaled-yolov4" else "run"
+    found = json.loads((target / "training" / run / "read.json").read_text())
     best = fold(read_journal(finished_run / "journal.jsonl")).best()
     assert best is not None
     options, hyp = found["options"], found["hyp"]
@@ -101,6 +103,62 @@ def test_what_a_program_has_no_place_for_is_said() -> None:
     assert "--label-smoothing" in FORMATS["yolov5"](training).command
 
 
+def told(name: str, **changed: Any) -> tuple[list[str], dict[str, Any], str]:
+    """Command, hyperparameters and notes of a training whose hyperparameters or settings are these."""
+    known = set(HYP)
+    hyp = {**HYP, **{key: value for key, value in changed.items() if key in known}}
+    own = {key: value for key, value in changed.items() if key not in known}
+    settings = {"image_size": 640, "optimizer": "sgd", "schedule": "linear", "seed": 1, **own}
+    written = FORMATS[name](
+        Training(hyp, load_spec("yolov5n"), Length(300, 16, 64), settings, "data.yaml", batches=10)
+    )
+    return written.command, written.hyp, " ".join(written.notes)
+
+
+def test_switches_are_options_where_the_program_has_them_and_said_where_it_has_not() -> None:
+    on = dict.fromkeys(("rect", "multi_scale", "image_weights", "autobalance"), True)
+    command, _, notes = told("yolov5", **on)
+    assert {"--rect", "--multi-scale", "--image-weights"} <= set(command)
+    assert "no option for these, which the trials had on: autobalance." in notes
+    command, _, notes = told("scaled-yolov4", **on)
+    assert {"--rect", "--multi-scale"} <= set(command)
+    assert "had on: image_weights, autobalance." in notes
+    command, _, notes = told("ultralytics", **on)
+    assert "rect=True" in command
+    assert not any(word.startswith("multi_scale") for word in command)
+    assert "multi_scale=0.5 (Ultralytics 8.4" in notes
+    assert "--rect" in told("beagle", **on)[0]
+
+
+def test_a_loss_that_a_program_lacks_is_said() -> None:
+    other = {"box_loss": "giou", "assignment": "iou", "difficult": "ignore", "loss": "scaled-yolov4"}
+    notes = told("yolov5", **other)[2]
+    for word in ("box_loss giou (it uses ciou)", "assignment iou", "difficult ignore", "loss scaled-yolov4"):
+        assert word in notes
+    assert "loss scaled-yolov4" not in told("scaled-yolov4", **other)[2]
+    assert "difficult ignore (it uses learn)" in told("ultralytics", **other)[2]
+    assert told("beagle", **other)[0][-2:] == ["--difficult", "ignore"]
+    usual = {"box_loss": "ciou", "assignment": "ratio", "difficult": "learn", "loss": "auto"}
+    assert "built in" not in told("yolov5", **usual)[2]
+
+
+def test_ultralytics_is_given_cutmix_only_where_it_was_evolved() -> None:
+    assert "cutmix" not in told("ultralytics")[1]
+    _, hyp, notes = told("ultralytics", cutmix=0.3)
+    assert hyp["cutmix"] == 0.3
+    assert "cutmix 0.3 needs Ultralytics 8.3.119" in notes
+    assert "no place for these: cutmix 0.3" in told("yolov5", cutmix=0.3)[2]
+
+
+@pytest.mark.parametrize("name", ["yolov5", "ultralytics"])
+def test_what_a_program_does_otherwise_under_the_same_name_is_said(name: str) -> None:
+    assert "polygons" in told(name, copy_paste=0.2)[2]
+    assert "polygons" not in told(name)[2]
+    assert "warmup_epochs 3 would be 30" in told(name)[2]
+    assert "would be" not in told(name, warmup_epochs=20.0)[2]
+    assert "patience" in " ".join(told(name)[0])
+
+
 def test_rates_of_an_optimiser_are_not_given_to_another() -> None:
     hyp = Hyperparameters(sat=0.5).to_dict()
     settings = {"image_size": 640, "optimizer": "rmsprop", "seed": 1}
@@ -121,9 +179,6 @@ def test_an_anchor_free_model_is_the_same_but_for_its_anchors() -> None:
     assert own["backbone"] == full["backbone"]
     assert own["head"][:-1] == full["head"][:-1]
     assert own["head"][-1][3] == ["nc"]
-
-
-HYP = Hyperparameters().to_dict()
 
 
 def test_the_same_step_changes_nothing_but_a_warm_up_that_was_capped() -> None:

@@ -12,8 +12,9 @@ from beagle.evolve_command import evolve, resume
 from beagle.folders import CommandError, check_new_folder, find_run, has_run, run_folder, tracking_folder
 from evolve import Gene, SearchSettings, Space
 from evolve.journal import Journal, fold, read_journal
-from evolve.object_store import ObjectStore, StoreError, StoreUrl
+from evolve.object_store import ObjectStore
 from evolve.resources import Resources
+from evolve.store_url import StoreError, StoreUrl
 from evolve.stored_run import mirror_of, spool_of
 
 Run = Callable[..., str]

@@ -19,8 +19,9 @@ import pytest
 import requests
 
 from evolve.journal import RunState, fold, read_journal
-from evolve.object_store import ObjectStore, StoreError, StoreUrl
+from evolve.object_store import ObjectStore
 from evolve.segments import SegmentLog
+from evolve.store_url import StoreError, StoreUrl
 from evolve.stored_run import mirror_of
 from evolve.stored_trial import bring, last_save
 

@@ -26,6 +26,7 @@ import pytest
 import typer
 from typer.exceptions import TyperException
 
+from beagle import remote_command
 from beagle.cli import app, run
 from beagle.genes import build_space
 from beagle.submit_command import read_settings
@@ -48,7 +49,21 @@ WAYS = {"sh": ("run", "slow", "parse"), "python": ("run",), "yaml": ("space", "t
 SETTINGS = {"slurm": SlurmSettings, "kubernetes": KubernetesSettings, "ray": RaySettings}
 TEMPLATES = {"slurm": SlurmSettings, "kuberay": KubernetesSettings, "ray": RayUpSettings}
 # Programs that are not ours, and words of the shell: nothing is claimed of them but that they are called so.
-OUTSIDE = {"cd", "export", "kubectl", "mlflow", "ray", "rsync", "source", "ssh", "tail", "unset"}
+OUTSIDE = {
+    "cd",
+    "chmod",
+    "curl",
+    "export",
+    "kubectl",
+    "mlflow",
+    "openssl",
+    "ray",
+    "rsync",
+    "source",
+    "ssh",
+    "tail",
+    "unset",
+}
 SCRIPT = [sys.executable, "-P", "-c", "from beagle.cli import main; main()"]
 COMMENT = re.compile(r"<!-- check: (\w+)((?: \S+=\S+)*) -->")
 PATIENCE_S = 400
@@ -118,6 +133,8 @@ SLOW = sorted({block.where.partition(":")[0] for block in ALL if block.way == "s
 def parse(words: list[str]) -> Any:
     """What Typer makes of the words after `beagle`; it runs nothing, and raises what it would raise."""
     command, rest = typer.main.get_command(app), list(words)
+    if rest[0] == "--server":
+        command, rest = typer.main.get_command(remote_command.app), rest[2:]
     while (commands := getattr(command, "commands", None)) is not None:
         assert rest, f"beagle {shlex.join(words)}: a sub-command is missing"
         assert rest[0] in commands, f"beagle {shlex.join(words)}: there is no {rest[0]}"

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from evolve import EvolveError, Gene, SearchSettings, Space
 from evolve.journal import Journal
-from evolve.object_store import StoreUrl
 from evolve.ray_driver import run_evolution
 from evolve.resources import Resources
+from evolve.store_url import StoreUrl
 from evolve.stored_run import holds_run, spool_of, store_of
 from evolve.trainable import Outcome
 

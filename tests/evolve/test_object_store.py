@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from evolve.object_store import ObjectStore, StoreError, StoreUrl
+from evolve.object_store import ObjectStore
+from evolve.store_url import StoreError, StoreUrl
 
 KINDS = ("s3", "file", "memory")
 

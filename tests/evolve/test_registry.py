@@ -6,9 +6,9 @@ import pytest
 from mlflow import MlflowClient
 
 from evolve.journal import Journal
+from evolve.mlflow_store import TrackingError, default_store
 from evolve.registry import register_export
 from evolve.space import Gene, Space
-from evolve.tracking import TrackingError, default_store
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evolve import segments
-from evolve.object_store import ObjectStore, StoreUrl
+from evolve.object_store import ObjectStore
 from evolve.run_state import JournalError
 from evolve.segments import SegmentLog, SegmentWriter, Span, blocks, cover
+from evolve.store_url import StoreUrl
 
 
 def new_log() -> SegmentLog:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from evolve.journal import RunState, fold, read_journal
-from evolve.object_store import StoreError, StoreUrl
+from evolve.store_url import StoreError, StoreUrl
 from evolve.stored_run import mirror_of
 from evolve.stored_trial import bring
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from evolve import stored_run
+from evolve import driver_signs, stored_run
 from evolve.control import ask_to_stop, driver_of, forget_stop, requested_stop
 from evolve.journal import Journal, fold, read_journal
-from evolve.object_store import ObjectStore, StoreError, StoreUrl
+from evolve.object_store import ObjectStore
 from evolve.run_state import JournalError
+from evolve.store_url import StoreError, StoreUrl
 from evolve.stored_run import mirror_of, publish, run_label, spool_of
 
 HEADER = {"event": "run", "version": 1, "name": "first", "trials": 9, "time": 0.0}
@@ -21,8 +22,8 @@ HEADER = {"event": "run", "version": 1, "name": "first", "trials": 9, "time": 0.
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BEAGLE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(stored_run, "BEAT_S", 0.05)
-    monkeypatch.setattr(stored_run, "WATCH_S", 1.0)
+    monkeypatch.setattr(driver_signs, "BEAT_S", 0.05)
+    monkeypatch.setattr(driver_signs, "WATCH_S", 1.0)
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -51,7 +52,7 @@ def stop_event(reason: str) -> dict[str, Any]:
 def on_another_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From here on nothing of this machine is left but the URL."""
     monkeypatch.setenv("BEAGLE_CACHE", str(tmp_path / "elsewhere"))
-    monkeypatch.setattr(stored_run, "_machine", lambda: ["another", "boot"])
+    monkeypatch.setattr(driver_signs, "_machine", lambda: ["another", "boot"])
 
 
 def test_what_was_appended_is_in_the_store_when_the_call_returns(url: StoreUrl) -> None:
@@ -103,8 +104,8 @@ def test_a_driver_that_is_silent_for_long_is_followed_and_finds_so_itself(
     old = open_journal(url)
     old.append(HEADER)
     with monkeypatch.context() as patch:
-        patch.setattr(stored_run._Sign, "_beat", lambda self: None)  # its machine stands still
-        patch.setattr(stored_run, "_machine", lambda: ["another", "boot"])
+        patch.setattr(driver_signs.Sign, "_beat", lambda self: None)  # its machine stands still
+        patch.setattr(driver_signs, "_machine", lambda: ["another", "boot"])
         patch.setenv("BEAGLE_CACHE", str(tmp_path / "elsewhere"))
         new = open_journal(url)
     new.append(stop_event("the new one's"))
@@ -125,7 +126,7 @@ def test_an_idle_driver_that_was_followed_finds_so_by_its_signs(
     old = open_journal(url)
     old.append(HEADER)
     with monkeypatch.context() as patch:
-        patch.setattr(stored_run, "_wait_for_end", lambda store: None)
+        patch.setattr(stored_run, "wait_for_end", lambda store: None)
         patch.setenv("BEAGLE_CACHE", str(tmp_path / "elsewhere"))
         new = open_journal(url)
     with pytest.raises(JournalError, match="taken the run over"):
@@ -150,7 +151,7 @@ def test_a_killed_driver_is_followed_at_once_on_its_machine(url: StoreUrl, tmp_p
     assert len(read_journal(mirror_of(url) / "journal.jsonl")) == 1
     begun = time.monotonic()
     with open_journal(url) as journal:
-        assert time.monotonic() - begun < stored_run.WATCH_S
+        assert time.monotonic() - begun < driver_signs.WATCH_S
         # What the dead one could not send any more is sent by its successor of the same machine.
         assert len(read_journal(journal.path)) == 2
     assert fold(read_journal(mirror_of(url) / "journal.jsonl")).stopped == "on this disk alone"
@@ -247,7 +248,7 @@ def test_a_dead_driver_of_another_machine_drives_nothing(
     told = ObjectStore(url).get("driver.json") or b""
     journal.close()
     ObjectStore(url).put("driver.json", told)
-    monkeypatch.setattr(stored_run, "_machine", lambda: ["another", "boot"])
+    monkeypatch.setattr(driver_signs, "_machine", lambda: ["another", "boot"])
     time.sleep(0.2)
     assert driver_of(spool_of(url)) is None
 

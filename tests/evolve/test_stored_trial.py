@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from evolve.object_store import ObjectStore, StoreError, StoreUrl
+from evolve.object_store import ObjectStore
 from evolve.segments import SegmentLog, Span
+from evolve.store_url import StoreError, StoreUrl
 from evolve.stored_run import scratch_folder, spool_of
 from evolve.stored_trial import StoredTrial, bring, run_kept, store_variables
 from evolve.trainable import FAILURE_NOTE, Assignment, Outcome, Report, TrialError, run_trial

@@ -13,7 +13,9 @@ import pytest
 
 from evolve import Gene, Journal, Space, fold, read_journal
 from evolve.ledger import trial_folder
-from evolve.tracking import LiveMirror, Mirror, Store, TrackingError, default_store, sync
+from evolve.live_tracking import LiveMirror
+from evolve.mlflow_store import Store, TrackingError, default_store
+from evolve.tracking import Mirror, sync
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow's own deprecations are not ours
 

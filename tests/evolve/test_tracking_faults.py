@@ -11,7 +11,9 @@ import pytest
 
 from evolve import Gene, Journal, Space
 from evolve.ledger import Ledger
-from evolve.tracking import ENVIRONMENT, LiveMirror, Store, TrackingError, default_store, sync
+from evolve.live_tracking import LiveMirror
+from evolve.mlflow_store import ENVIRONMENT, Store, TrackingError, default_store
+from evolve.tracking import sync
 from evolve.trainable import Outcome
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow's own deprecations are not ours

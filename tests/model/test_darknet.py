@@ -298,6 +298,12 @@ def test_the_file_of_a_backbone_fills_its_rows_and_a_cut_one_is_refused(tmp_path
         read_checkpoint(tmp_path / "cut.weights")
 
 
+def test_a_model_that_darknet_has_in_another_form_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "yolov4-csp.weights").write_bytes(bytes(400))
+    with pytest.raises(ModelError, match=r"yolov4-csp is no model of darknet's: its row 4 \(BottleneckCSP\)"):
+        read_checkpoint(tmp_path / "yolov4-csp.weights", spec=load_spec("yolov4-csp"))
+
+
 def test_norms_of_another_epsilon_are_made_up_for_and_the_decoding_is_told(tmp_path: Path) -> None:
     spec = narrow("yolov3-tiny", 0.25)
     theirs = load_spec(

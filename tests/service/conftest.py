@@ -1,5 +1,6 @@
 """A real service on a free port of loopback, over run folders whose journals the real search wrote."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,7 @@ class Live:
     url: str
     settings: ServiceSettings
     http: httpx.Client
+    stop: Callable[[], None]
 
     @property
     def runs(self) -> Path:
@@ -64,14 +66,18 @@ def serving(runs: Path, **options: Any) -> Iterator[Live]:
     server = Server(build_app(settings, Actions(export, needs_of)), settings, told)
     thread = threading.Thread(target=server.run)
     thread.start()
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join(30)
+
     try:
         assert begun.wait(30)
         headers = {"authorization": f"Bearer {settings.token}"} if settings.token else {}
         with httpx.Client(base_url=ready[0], headers=headers, timeout=60) as http:
-            yield Live(ready[0], settings, http)
+            yield Live(ready[0], settings, http, stop)
     finally:
-        server.should_exit = True
-        thread.join(30)
+        stop()
 
 
 @pytest.fixture
@@ -164,6 +170,14 @@ def header() -> Callable[..., None]:
 def trials() -> Callable[..., None]:
     """``trials(journal, count, first=0)``: goes on with one."""
     return write_trials
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -16,20 +16,15 @@ iou_t anchor_t fl_gamma hsv_h hsv_s hsv_v degrees translate scale shear perspect
 copy_paste"""
 SCALED_KEYS = """lr0 momentum weight_decay giou cls cls_pw obj obj_pw iou_t anchor_t fl_gamma hsv_h hsv_s hsv_v
 degrees translate scale shear perspective flipud fliplr mixup"""
-FRACTIONS = """lrf momentum warmup_momentum warmup_bias_lr hsv_h hsv_s hsv_v translate scale perspective flipud fliplr
-mosaic mixup copy_paste weight_decay"""
-ULTRALYTICS_FRACTIONS = FRACTIONS.split()
-ULTRALYTICS_KEYS = [
-    *ULTRALYTICS_FRACTIONS,
-    "lr0",
-    "warmup_epochs",
-    "degrees",
-    "shear",
-    "close_mosaic",
-    "box",
-    "cls",
-    "dfl",
-]
+ULTRALYTICS_FRACTIONS = """lr0 lrf momentum weight_decay warmup_momentum warmup_bias_lr hsv_h hsv_s hsv_v translate
+scale perspective flipud fliplr bgr mosaic mixup cutmix copy_paste"""
+"""Must be from 0 to 1, or the program ends."""
+ULTRALYTICS_FLOATS = ["warmup_epochs", "box", "cls", "dfl", "degrees", "shear"]
+ULTRALYTICS_INTS = ["epochs", "patience", "seed", "close_mosaic", "nbs"]
+ULTRALYTICS_SWITCHES = ["cos_lr", "rect"]
+ULTRALYTICS_WORDS = ["cfg", "data", "model", "batch", "imgsz", "optimizer", "project", "name"]
+ULTRALYTICS_OPTIMIZERS = ["SGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp"]
+ULTRALYTICS_KEYS = {*ULTRALYTICS_FRACTIONS.split(), *ULTRALYTICS_FLOATS, "close_mosaic", "nbs"}
 MODULES = {
     "yolov5": {"Conv", "C3", "SPPF", "SPP", "Focus", "BottleneckCSP", "Concat", "nn.Upsample", "Detect"},
     "scaled-yolov4": {
@@ -75,11 +70,14 @@ def train_py_options(program):
         parser.add_argument(name, default="")
     for name in ("--epochs", "--batch-size"):
         parser.add_argument(name, type=int)
-    parser.add_argument("--noautoanchor", action="store_true")
+    for name in ("--noautoanchor", "--rect", "--multi-scale"):
+        parser.add_argument(name, action="store_true")
     if program == "yolov5":
         parser.add_argument("--imgsz", "--img", "--img-size", type=int)
         parser.add_argument("--optimizer", choices=["SGD", "Adam", "AdamW"], default="SGD")
         parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--patience", type=int, default=100)
+        parser.add_argument("--image-weights", action="store_true")
         parser.add_argument("--project")
         parser.add_argument("--exist-ok", action="store_true")
         parser.add_argument("--cos-lr", action="store_true")
@@ -89,33 +87,30 @@ def train_py_options(program):
         parser.add_argument("--adam", action="store_true")
         parser.add_argument("--logdir", default="runs/")
     options = vars(parser.parse_args())
-    return options, Path(options["project" if program == "yolov5" else "logdir"]) / options["name"]
+    if program == "yolov5":
+        return options, Path(options["project"]) / options["name"]
+    return options, Path(options["logdir"]) / f"exp0_{options['name']}"
 
 
 def ultralytics_options(words):
     check(words.pop(0) == "train", "mode")
     options = dict(word.split("=", 1) for word in words)
     check(all(options.values()), "missing value")
-    known = {
-        "cfg",
-        "data",
-        "model",
-        "epochs",
-        "batch",
-        "imgsz",
-        "optimizer",
-        "cos_lr",
-        "seed",
-        "project",
-        "name",
-    }
+    known = {*ULTRALYTICS_KEYS, *ULTRALYTICS_INTS, *ULTRALYTICS_SWITCHES, *ULTRALYTICS_WORDS}
     check(set(options) <= known, f"not a valid YOLO argument: {set(options) - known}")
     hyp = yaml.safe_load(Path(options["cfg"]).read_text())
-    check(set(hyp) <= set(ULTRALYTICS_KEYS), f"not a valid YOLO argument: {set(hyp) - set(ULTRALYTICS_KEYS)}")
-    for key in ULTRALYTICS_FRACTIONS:
-        check(0.0 <= hyp[key] <= 1.0, f"'{key}={hyp[key]}' is an invalid value: between 0.0 and 1.0")
-    check(isinstance(hyp["close_mosaic"], int), "close_mosaic must be an int")
-    check(options["cos_lr"] in ("True", "False"), "cos_lr must be a bool")
+    check(set(hyp) <= ULTRALYTICS_KEYS, f"not a valid YOLO argument: {set(hyp) - ULTRALYTICS_KEYS}")
+    for key, value in hyp.items():
+        check(isinstance(value, int | float), f"'{key}={value}' is of invalid type")
+        if key in ULTRALYTICS_FRACTIONS.split():
+            check(0.0 <= value <= 1.0, f"'{key}={value}' is an invalid value: between 0.0 and 1.0")
+    for key in ULTRALYTICS_INTS:
+        check(str(options.get(key, hyp.get(key, 0))).isdigit(), f"{key} must be an int")
+    for key in ULTRALYTICS_SWITCHES:
+        check(options.get(key, "False") in ("True", "False"), f"{key} must be a bool")
+    check(
+        options["optimizer"] in ULTRALYTICS_OPTIMIZERS, "optimizer"
+    )  # auto would choose its own lr0 and momentum
     return options, hyp, Path(options["project"]) / options["name"]
 
 
