@@ -87,6 +87,10 @@ def evolve(
             help="Earlier results: a run, evolve.csv, tune_results.ndjson, an MLflow experiment.",
         ),
     ] = None,
+    objectives: Annotated[
+        str,
+        typer.Option("--objectives", help="Several at once, with commas: fitness,latency,parameters."),
+    ] = "",
     anchors: Annotated[
         str, typer.Option("--anchors", help="auto fits poor anchors, fit always, keep never.")
     ] = "auto",
@@ -188,6 +192,7 @@ def evolve(
         seed=seed,
         search=search,
         warm_start=warm_start,
+        objectives=gene_names(objectives),
     )
     with ExitStack() as stack:
         found = start_run(
@@ -210,6 +215,7 @@ def gene_names(text: str) -> tuple[str, ...]:
 
 
 NOT_OF_A_COMMAND = (
+    "objectives",
     *("anchors", "optimizer", "schedule", "weights", "workers"),
     *("activation", "attention", "dropblock", "anchors_from", "loss", "box_loss", "assignment"),
     *("cache", "rect", "multi_scale", "pipeline", "difficult"),

@@ -24,6 +24,12 @@ def export(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", help="Of the production training; the trials' by default.")
     ] = None,
+    choice: Annotated[
+        str | None,
+        typer.Option(
+            "--pick", help="knee, trial:N, or an objective whose best is taken; the fittest by default."
+        ),
+    ] = None,
     register: Annotated[
         str | None, typer.Option("--register", help="Name of a model in MLflow's registry to add it to.")
     ] = None,
@@ -34,7 +40,7 @@ def export(
     from beagle.production import Wanted, export_best
 
     folder = find_run(run)
-    target = export_best(folder, to, Wanted(target_format, epochs, batch_size), console.note)
+    target = export_best(folder, to, Wanted(target_format, epochs, batch_size, choice), console.note)
     version = None
     if register is not None:
         from evolve.mlflow_store import default_store

@@ -225,7 +225,7 @@ def write_ultralytics(training: Training) -> Written:
         ],
         texts={"model.yaml": anchor_free(training.spec), "beagle_model.yaml": spec_to_yaml(training.spec)},
         notes=[
-            f"Ultralytics' losses are others, so these stay at its defaults: {values}.",
+            f"Ultralytics' losses are others, so these are left out, and its own defaults stay: {values}.",
             "Its detectors have no anchors: model.yaml is the same network with its own head; the evolved "
             "anchors are in beagle_model.yaml.",
             *rate_note(training),

@@ -41,11 +41,13 @@ class Wanted:
         format: The program that trains: one of `beagle.export_formats.FORMATS`; None for the run's own.
         epochs: Of the production training; None for 300 or, where they were longer, the trials'.
         batch_size: Images per forward pass; None for the trials'.
+        choice: Which trial, as `evolve.objectives.pick` has it; None for the best by fitness.
     """
 
     format: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
+    choice: str | None = None
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in FORMATS:
@@ -117,7 +119,7 @@ def export_best(
                 note(line)
         return made
 
-    return export_run(folder, target, build_files=files)
+    return export_run(folder, target, build_files=files, choice=asked.choice)
 
 
 def _detector_files(

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from beagle.folders import CommandError, find_run
 from evolve import SearchSettings, Space, build_search
+from evolve.costs import check_objectives
 from evolve.warm_start import Earlier, load_earlier
 
 GENETIC = "genetic"
@@ -21,6 +22,7 @@ def search_header(
     note: Callable[[str], None],
     *,
     racing: bool = True,
+    objectives: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """What a journal's header says of the search.
 
@@ -32,11 +34,15 @@ def search_header(
         note: Told what was taken in, and how alike the data sets are.
         racing: Whether leaders are repeated within the search. Under a ladder they would use up what it saves: there
             the best are confirmed at the end.
+        objectives: Several of `evolve.costs`; empty for fitness alone.
 
     Raises:
-        CommandError: Earlier results are given to a search that cannot use them.
+        CommandError: Earlier results or several objectives are given to a search that cannot use them.
         EvolveError: There is no such sampler, or the earlier results cannot be read.
     """
+    if objectives and (search != GENETIC or warm_start):
+        other = f"--search {search}" if search != GENETIC else "--warm-start"
+        raise CommandError(f"--objectives is for --search {GENETIC} alone, but {other} is given")
     if search != GENETIC:
         if warm_start:
             raise CommandError(f"--warm-start is for --search {GENETIC}, but the search is {search}")
@@ -48,6 +54,9 @@ def search_header(
         earlier = _earlier(warm_start, space, wh_px)
         note(earlier.note)
         settings["earlier"] = earlier.to_dict()
+    if objectives:
+        settings["objectives"] = list(check_objectives(objectives))
+        settings["replicas"] = 1  # as `ParetoSearch` has it
     return settings
 
 

@@ -1,5 +1,6 @@
 """`beagle serve`: evolutions and anchor fits over HTTP, and a web page."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def serve(
     from beagle.production import Wanted, export_best
     from cluster.service import Actions, build_app
     from cluster.service_server import serve as serve_app
-    from cluster.service_settings import MIB, ServiceSettings, read_token
+    from cluster.service_settings import MIB, TOKEN_VARIABLE, ServiceSettings, read_token
 
     def export(folder: Path, target: Path, wanted: str | None) -> None:
         export_best(folder, target, Wanted(wanted))
@@ -51,5 +52,6 @@ def serve(
         fits_at_once=fits,
         upload_bytes=upload_mb * MIB,
     )
+    os.environ.pop(TOKEN_VARIABLE, None)  # the jobs and fits that it starts have no use for it
     app = build_app(settings, Actions(export, needs_of))
     serve_app(app, settings, lambda url: console.done(f"serving {settings.runs} at {url} (Ctrl-C ends it)"))

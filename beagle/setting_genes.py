@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from beagle.folders import CommandError
+from beagle.folders import CommandError, absolute_source
 from evolve import Gene
 from evolve.gene import Value
 from trainer.config import CHOICES, RANGES
@@ -23,6 +23,7 @@ SETTING_GENES: Mapping[str, tuple[str, ...]] = {
     "attention": (NONE, "sam", "sam-pointwise", "se", "cbam"),
     "norm": ("bn", "cmbn"),
     "dropblock": (),
+    "model": ("yolov5n", "yolov5s", "yolov5m"),
 }
 """Their usual choices; a share of features is drawn from `DROPBLOCK`."""
 
@@ -50,6 +51,8 @@ def setting_gene(name: str, row: Any, training: Mapping[str, Any], where: str) -
         raise CommandError(f"{where}: gene {name} must be a map with choices, but got {row!r}")
     # YAML reads the words on and off as true and false.
     words = [{True: ON, False: OFF}[word] if isinstance(word, bool) else word for word in choices]
+    if name == "model":
+        words = [absolute_source(str(word)) for word in words]
     start = training.get(name)
     if isinstance(start, bool):
         start = ON if start else OFF
@@ -76,7 +79,7 @@ def overlaid(settings: Mapping[str, Any], config: Mapping[str, Value]) -> dict[s
     if model:
         from model.options import with_options
 
-        result["model"] = with_options(settings["model"], **model)
+        result["model"] = with_options(result["model"], **model)
     return result
 
 
@@ -90,15 +93,22 @@ def check_setting_genes(genes: tuple[Gene, ...], settings: Mapping[str, Any]) ->
     Raises:
         TrainError: A choice that the training doesn't know.
         ModelError: An option that the model can't have.
+        CommandError: A model with other levels.
     """
     from model.spec import load_spec
     from trainer.config import TrainConfig
 
+    own = load_spec(settings["model"])
     for gene in genes:
         if gene.name not in SETTING_GENES:
             continue
         for value in gene.choices or (gene.low, gene.high):
             given = overlaid(settings, {gene.name: value})
             TrainConfig.from_dict(given)
-            if gene.name in MODEL_OPTIONS:
-                load_spec(given["model"])
+            if gene.name in (*MODEL_OPTIONS, "model"):
+                spec = load_spec(given["model"])
+                if (spec.strides, len(spec.anchors[0])) != (own.strides, len(own.anchors[0])):
+                    raise CommandError(
+                        f"gene {gene.name}: all models of an evolution share their anchors, so they must have the "
+                        f"levels of {settings['model']}, but {value} has not"
+                    )

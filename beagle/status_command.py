@@ -1,11 +1,14 @@
 """`beagle status`: how a run stands."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from beagle import console
+
+if TYPE_CHECKING:
+    from evolve.journal import RunState
 
 Run = Annotated[Path, typer.Argument(help="Run folder, its name under runs/, or its URL.")]
 
@@ -18,11 +21,12 @@ def status(
     """Show how a run stands: trials, the best so far, and what failed."""
     from beagle.folders import as_given, find_run
     from evolve.control import driver_of
-    from evolve.journal import RunState, TrialState, fold, read_journal
+    from evolve.journal import TrialState, fold, read_journal
+    from evolve.objectives import front
     from evolve.stored_run import run_label
 
     folder = find_run(run)
-    state: RunState = fold(read_journal(folder / "journal.jsonl"))
+    state = fold(read_journal(folder / "journal.jsonl"))
     best, measured, driver = state.best(), state.measured(), driver_of(folder)
 
     def row(trial: TrialState) -> dict[str, Any]:
@@ -54,6 +58,7 @@ def status(
                 if best is None
                 else {**row(best), "config": best.config, "metrics": best.metrics},
                 "measured": None if measured is None else measured.to_dict(),
+                "front": [{"trial": each.trial.id, **each.values} for each in front(state)],
                 "trials": trials,
             }
         )
@@ -76,9 +81,26 @@ def status(
     elif state.told < state.budget:
         why = f"stopped: {state.stopped}" if state.stopped else "nobody drives it any more"
         console.note(f"{why} (`beagle resume {as_given(run)}` goes on)")
+    _show_front(state)
     if best is not None:
         genes = "  ".join(
             f"{name} {value if isinstance(value, str) else f'{value:g}'}"
             for name, value in best.config.items()
         )
         console.out.print(f"best: trial {best.id} with fitness {best.fitness:.4f}: {genes}")
+
+
+def _show_front(state: "RunState") -> None:
+    """The trials that none beats, where several objectives are sought."""
+    from evolve.objectives import front, pick
+
+    choices = front(state)
+    if not choices:
+        return
+    knee = pick(state, "knee").id
+    names = list(choices[0].values)
+    rows = [
+        [each.trial.id, *each.values.values(), "knee" if each.trial.id == knee else ""] for each in choices
+    ]
+    console.show_table("Beaten by no other trial in every objective", ["trial", *names, ""], rows)
+    console.note("`beagle export RUN --to FOLDER --pick knee` takes the knee, `--pick trial:N` another")

@@ -60,6 +60,7 @@ class EvolveOptions:
         seed: Of the search and of each training.
         search: "genetic", or a sampler of Optuna.
         warm_start: Earlier results to begin with; see `beagle.searching`.
+        objectives: What is sought at once, of `evolve.costs`, fitness among them; empty for fitness alone.
     """
 
     data: str
@@ -77,10 +78,13 @@ class EvolveOptions:
     seed: int = 0
     search: str = "genetic"
     warm_start: str | None = None
+    objectives: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise CommandError(f"trials >= 1 must hold, but got {self.trials}")
+        if self.objectives and self.ladder.judged:
+            raise CommandError("--objectives needs whole trainings: give --epochs one number, no ladder")
         if self.anchors not in ("auto", "fit", "keep"):
             raise CommandError(f"anchors must be auto, fit or keep, but got {self.anchors!r}")
 
@@ -109,7 +113,8 @@ def start_run(
         ValueError: Whatever the rooms refuse; nothing is written then.
     """
     check_new_folder(folder)
-    space = build_space(options.genes, options.space, options.hyp, options.training)
+    begun = {**options.training, "model": absolute_source(options.model)}
+    space = build_space(options.genes, options.space, options.hyp, begun)
     inputs = load_inputs(options.data, options.model, options.image_size, note)
     data, image_size = inputs.data, inputs.image_size
     training = {
@@ -137,7 +142,13 @@ def start_run(
         "seed": options.seed,
         "space": space.to_dict(),
         "search": search_header(
-            options.search, options.warm_start, space, shapes, note, racing=not options.ladder.judged
+            options.search,
+            options.warm_start,
+            space,
+            shapes,
+            note,
+            racing=not options.ladder.judged,
+            objectives=options.objectives,
         ),
         "settings": {**training, "classes": len(data.names)},
         "resources": resources.to_dict(),
@@ -292,6 +303,11 @@ def train_detector(assignment: Assignment, report: Report) -> Outcome:
     settings |= {"threads": max(int(assignment.cpus) // devices, 1), "devices": devices}
     config, pieces = TrainConfig.from_dict(settings), 2**assignment.micro_batch_halvings
     result = train(config, report=report, dataset=dataset, pieces=pieces)
+    costs = {}
+    if assignment.costs and result.status != "diverged":
+        from trainer.speed import measure_costs
+
+        costs = {"costs": measure_costs(result.best, assignment.costs, str(settings.get("device", "auto")))}
     run_folder = Path(assignment.folder).parents[1]
     diverged = result.status == "diverged"
     return Outcome(
@@ -305,6 +321,7 @@ def train_detector(assignment: Assignment, report: Report) -> Outcome:
             "best": str(result.best.relative_to(run_folder)),
             "best_epoch": result.best_epoch,
             "notes": list(result.notes),
+            **costs,
             "artifacts": [
                 str(path.relative_to(run_folder))
                 for path in (out / "hyp.yaml", out / "results.csv")

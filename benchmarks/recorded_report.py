@@ -83,7 +83,7 @@ def replay(folder: Path, trials: int, seed: int) -> int:
         while (assignment := ledger.next_assignment()) is not None:
             record = table.nearest(assignment.config)
             used.add(record["index"])
-            for epoch, fitness in enumerate(record["history"], start=1):
+            for epoch, fitness in enumerate(record["history"]):
                 ledger.reported(assignment.trial, epoch, {"fitness": fitness})
             best = record["fitness"]
             metrics = {} if best is None else {"fitness": best}

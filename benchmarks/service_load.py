@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 
 from evolve import Gene, GeneticSearch, Space
 from evolve.journal import Journal
@@ -96,7 +97,7 @@ async def fit_at_once(http: httpx.AsyncClient, count: int) -> tuple[int, float]:
     return done, time.perf_counter() - begun
 
 
-async def measure(url: str, options: argparse.Namespace) -> None:
+async def measure(url: str, service: psutil.Process, options: argparse.Namespace) -> None:
     rng = np.random.default_rng(1)
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
     async with httpx.AsyncClient(base_url=url, timeout=90, limits=limits, trust_env=False) as http:
@@ -109,11 +110,14 @@ async def measure(url: str, options: argparse.Namespace) -> None:
         paths = [mixture(options.trials, rng) for _ in range(500)]
         for path in sorted(set(paths)):  # journals are read once
             await http.get(path)
+        before = sum(service.cpu_times()[:2])
         took, failed = await ask_at_rate(http, options.rate, options.seconds, paths)
+        spent = (sum(service.cpu_times()[:2]) - before) / len(took) * 1000
         ms = np.percentile(np.asarray(took) * 1000, [50, 95, 99, 100])
         live = (await http.get("/evolutions/live")).json()
         print(f"reads     {len(took)} at {options.rate}/s, {failed} failed, evolution {live['state']}")
         print(f"latency   p50 {ms[0]:.1f} ms   p95 {ms[1]:.1f} ms   p99 {ms[2]:.1f} ms   most {ms[3]:.1f} ms")
+        print(f"service   {spent:.2f} ms of CPU a read")
         if options.fits:
             done, seconds = await fit_at_once(http, options.fits)
             print(f"fits      {done} of {options.fits} sent at once are done, the last after {seconds:.1f} s")
@@ -142,7 +146,11 @@ def main() -> None:
         try:
             assert service.stderr is not None  # noqa: S101  (it was asked for)
             line = service.stderr.readline()
-            asyncio.run(measure("http://" + line.partition("http://")[2].split()[0], options))
+            asyncio.run(
+                measure(
+                    "http://" + line.partition("http://")[2].split()[0], psutil.Process(service.pid), options
+                )
+            )
         finally:
             service.terminate()
             service.communicate()

@@ -23,6 +23,7 @@ import yaml
 from evolve.charts import drawable
 from evolve.confirm import Measured
 from evolve.journal import RunState, TrialState, fold, read_journal
+from evolve.objectives import pick
 from evolve.space import EvolveError, Space
 from evolve.stored_trial import bring
 from evolve.wording import belief_words, moment, origin_words
@@ -96,6 +97,7 @@ def export_run(
     *,
     build_files: Callable[[RunState, TrialState], ExportFiles] | None = None,
     weights: bool = True,
+    choice: str | None = None,
 ) -> Path:
     """Write the best trial of a run into a new folder.
 
@@ -108,6 +110,7 @@ def export_run(
         target: folder to make; its parents are made too.
         build_files: called with the run's state and its best trial; None adds nothing.
         weights: copy the weights that the trial's result names as `best` (a trainer without weights names none).
+        choice: which trial, as `evolve.objectives.pick` has it; None for the best by fitness.
 
     Returns:
         The target.
@@ -118,7 +121,7 @@ def export_run(
     """
     run_folder, target = Path(run_folder), Path(target)
     state = fold(read_journal(run_folder / "journal.jsonl"))
-    best = state.best()
+    best = state.best() if choice is None else pick(state, choice)
     if best is None:
         counts = f"{len(state.failed)} failed, {len(state.running)} running"
         raise ExportError(f"{run_folder}: a trial must have finished to be exported, but none has ({counts})")
@@ -132,7 +135,7 @@ def export_run(
     texts = {HYP: _hyp_text(state, best, files), **files.texts}
     if files.command:
         texts[COMMAND] = _command_text(state, best, files)
-    notes = (belief_words(_measured(state)), *files.notes)
+    notes = (belief_words(_measured(state, best)), *files.notes)
     lines = "".join(f"- {' '.join(note.split())}\n" for note in notes)
     texts[NOTES] = f"# {state.name}: what to know\n\n{lines}"
     aside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(3)}")
@@ -140,7 +143,7 @@ def export_run(
         target.parent.mkdir(parents=True, exist_ok=True)
         aside.mkdir()
         _fill(aside, texts, copies)
-        _write(aside / PROVENANCE, _provenance_text(state, best, aside, files.facts))
+        _write(aside / PROVENANCE, _provenance_text(state, best, aside, {**files.facts, "picked": choice}))
         _sync_folder(aside)
         aside.rename(target)
         _sync_folder(target.parent)
@@ -170,9 +173,9 @@ def _weights(run_folder: Path, best: TrialState, files: ExportFiles) -> dict[str
     return {path.name: run_folder / path}
 
 
-def _measured(state: RunState) -> Measured:
-    """What is known of the best, which there is: `export_run` has looked."""
-    measured = state.measured()
+def _measured(state: RunState, best: TrialState) -> Measured:
+    """What is known of the trial that is exported, which has finished: `export_run` has looked."""
+    measured = state.measured(best)
     if measured is None:
         raise ExportError(f"{state.name}: no trial has finished")
     return measured
@@ -182,7 +185,7 @@ def _header(state: RunState, best: TrialState) -> str:
     lines = (
         f"Run {state.name}, trial {best.id} of {state.budget} ({origin_words(best.origin)}).",
         f"Fitness {best.fitness}, finished {moment(best.told_at)}; measured after {best.epochs} epochs.",
-        belief_words(_measured(state)),
+        belief_words(_measured(state, best)),
     )
     # Whatever a run is called, a comment stays a comment: no line breaks, nothing that YAML or a shell cannot hold.
     return "".join(f"# {''.join(c if c.isprintable() else ' ' for c in line)}\n" for line in lines)
@@ -259,7 +262,7 @@ def _provenance_text(state: RunState, best: TrialState, folder: Path, more: Mapp
         "trial": best.id,
         "origin": best.origin,
         "fitness": best.fitness,
-        "measured": _measured(state).to_dict(),
+        "measured": _measured(state, best).to_dict(),
         "start_fitness": start.fitness if start is not None else None,
         "metrics": best.metrics,
         "seed": header.get("seed"),

@@ -14,6 +14,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from evolve.confirm import confirm_event, confirmation_due, next_confirmation
+from evolve.costs import costs_of, objectives_of
 from evolve.journal import Event, Journal, JournalError, RunState, TrialState, fold, read_journal
 from evolve.ladder import best_fitness
 from evolve.run_state import DRIVER_RESTARTED
@@ -267,6 +268,7 @@ class Ledger:
             }
         )
         if written and trial.confirms is None:
+            self._search.measured(number, costs_of(outcome.result))
             self._search.tell(number, fitness, curve)
             self._give_up_if_hopeless()
 
@@ -314,6 +316,7 @@ class Ledger:
             attempt=trial.attempt,
             micro_batch_halvings=trial.halvings,
             store=self._store,
+            costs=objectives_of(self.state.header)[1:],  # fitness is measured anyway
         )
 
     def _write(self, event: dict[str, Any]) -> bool:

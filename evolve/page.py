@@ -150,7 +150,7 @@ figure{margin:0;min-width:0}
 .curve-best{stroke:var(--best);stroke-width:2.6}
 .rank{stroke-width:1.1;opacity:.5}
 .rank:hover{opacity:1;stroke-width:2.6}
-.r0{stroke:var(--soft);opacity:.25}.r1{stroke:var(--curve)}.r2{stroke:var(--dot)}.r3{stroke:var(--start)}
+.r0{stroke:var(--soft);opacity:.2}.r1{stroke:var(--soft);opacity:.45}.r2{stroke:var(--dot)}.r3{stroke:var(--best)}
 .parallel .plot>svg{cursor:crosshair}
 .lines .out{opacity:.04}
 .brush{fill:var(--best);opacity:.3;pointer-events:none}

@@ -9,6 +9,7 @@ from evolve.page import Html, join, page, section, tag
 from evolve.report_anchor_trials import anchor_trials_section
 from evolve.report_anchors import anchors_section
 from evolve.report_charts import curves_section, genes_section, progress_section
+from evolve.report_front import front_section
 from evolve.report_insight import (
     belief_section,
     failures_section,
@@ -67,6 +68,7 @@ def build_page(view: View) -> str:
         _headline(view),
         tag("div", progress_section(view), curves_section(view), class_="pair"),
         section("The winner beside the start", None, winner_table(view.state, view.space)),
+        front_section(view),
         belief_section(view),
         lineage_section(view),
         importance_section(view),

@@ -11,6 +11,15 @@ from evolve.report_view import Scored, View, elite
 from evolve.space import Gene
 from evolve.wording import origin_words
 
+TRIALS_NOTE = (
+    "A dot is the fitness of one trial, that of its best epoch, in the order in which the trials ended; higher is "
+    "better. The line is the best so far, the dashed one the start. The axis need not begin at 0; the best of many "
+    "noisy trainings is partly luck."
+)
+CURVES_NOTE = (
+    "Fitness after each epoch, a line for each trial. Where lines still rise at their end, longer trials may rank "
+    "otherwise."
+)
 CROWD = 150  # more trials than these are drawn fainter, or they are one blot
 
 
@@ -84,7 +93,7 @@ def progress_section(view: View) -> Html:
         *([("failed", "failed", "failed")] if view.state.failed else []),
         *([("below", "below", "below the axis")] if below else []),
     ]
-    return section(title, "In the order in which the trials ended.", chart.render(), legend(entries))
+    return section(title, TRIALS_NOTE, chart.render(), legend(entries))
 
 
 def _curve(trial: TrialState) -> list[Point]:
@@ -118,7 +127,7 @@ def curves_section(view: View) -> Html:
         *([("line", "curve-start", "start")] if view.start is not None else []),
         *([("line", "curve-running", "still running")] if view.state.running else []),
     ]
-    return section(title, "Fitness over the epochs of each trial.", chart.render(), legend(entries))
+    return section(title, CURVES_NOTE, chart.render(), legend(entries))
 
 
 def genes_section(view: View) -> Html:

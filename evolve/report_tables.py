@@ -10,6 +10,8 @@ from evolve.page import Html, tag
 from evolve.space import Gene, Space
 from evolve.wording import belief_words, duration, measured_words, moment, origin_words
 
+EDGE = 0.02  # of a range, on the scale on which it is searched
+
 
 def winner_table(state: RunState, space: Space) -> Html:
     """The best configuration, gene by gene beside the start's, and the metrics of its best epoch."""
@@ -26,8 +28,27 @@ def winner_table(state: RunState, space: Space) -> Html:
     if found is not None:
         words += f" {belief_words(found) if found.confirmed else measured_words(found.found)}"
     measured = f" Its best epoch: {', '.join(metrics)}." if metrics else ""
+    measured += edge_words(space, best)
     table = tag("table", tag("thead", head), tag("tbody", *rows))
     return tag("div", tag("p", words + measured, class_="note"), tag("div", table, class_="plain"))
+
+
+def edge_words(space: Space, best: TrialState) -> str:
+    """Which genes of the winner lie at a bound, so that a wider range may hold better ones; empty for none.
+
+    0 and 1 are no such bounds: off is off, and a probability or a share can't be more.
+    """
+    names = []
+    for gene in space.genes:
+        value = drawable(best.config.get(gene.name))
+        if gene.choices or value is None or not gene.low <= value <= gene.high:
+            continue
+        unit = Axis(gene.low, gene.high, log=gene.logarithmic).place(value)
+        if min(unit, 1 - unit) < EDGE and (gene.low if unit < 0.5 else gene.high) not in (0, 1):
+            names.append(gene.name)
+    if not names:
+        return ""
+    return f" At the edge of the range: {', '.join(names)}; a wider one may hold better values."
 
 
 def _winner_row(gene: Gene, best: TrialState) -> Html:

@@ -150,20 +150,28 @@ class RunState:
         ranked = self.standings()
         return self.trials[ranked[0].trial] if ranked else None
 
-    def measured(self) -> Measured | None:
-        """What is known of the fitness of the best, and from how many trainings of which length; None without one."""
-        best = self.best()
+    def measured(self, of: TrialState | None = None) -> Measured | None:
+        """What is known of the fitness of a configuration, and from how many trainings of which length.
+
+        Args:
+            of: a finished trial of it; None for the best.
+
+        Returns:
+            None without any finished trial.
+        """
+        best = self.best() if of is None else of
         if best is None:
             return None
+        first = best.id if best.replicates_of is None else best.replicates_of
         search = {each.trial: each for each in self.standings()}
         confirmed = {each.trial: each for each in self.confirmed()}
         tables = confirmed or search
-        known = (search[best.id], best.epochs, len(search), tables.get(0))
-        if not confirmed:
-            return Measured(search[best.id], best.epochs, *known)
+        known = (search[first], best.epochs, len(search), tables.get(0))
+        if first not in confirmed:
+            return Measured(search[first], best.epochs, *known)
         last = self.confirmations[-1]
-        seeds = [t.seed for t in self.confirming if t.confirms == best.id and last.counts(t)]
-        return Measured(confirmed[best.id], last.epochs, *known, tuple(seeds))
+        seeds = [t.seed for t in self.confirming if t.confirms == first and last.counts(t)]
+        return Measured(confirmed[first], last.epochs, *known, tuple(seeds))
 
     def apply(self, event: Event) -> None:
         """Take in one more event, in the journal's order (a live driver keeps its state so).

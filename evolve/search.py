@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from evolve import plain_breeding
+from evolve.costs import costs_of
 from evolve.operators import Points
 from evolve.plain_breeding import History
 from evolve.search_base import Config, Origin, Search, Told, Trial
@@ -94,8 +95,9 @@ class GeneticSearch(Search):
         self._points.append(self.space.encode(trial.config))
         self._seen.add(tuple(trial.config[name] for name in self.space.names))
 
-    def _propose(self, rng: np.random.Generator) -> tuple[Config, Origin]:
-        history = History(
+    def _history(self) -> History:
+        """All that proposals go by."""
+        return History(
             space=self.space,
             seed=self.seed,
             settings=self.settings,
@@ -107,10 +109,13 @@ class GeneticSearch(Search):
             doubts=self._doubts,
             curves=self._curves,
         )
+
+    def _propose(self, rng: np.random.Generator) -> tuple[Config, Origin]:
+        history = self._history()
         known = self._earlier_best(history)
         if known is not None:
             return known, {"kind": "earlier", "parents": []}
-        finished = sum(fitness is not None for fitness in self._told.values())
+        finished = sum(fitness is not None for fitness in history.told.values())
         ready = len(self._trials) >= self.settings.initial and finished >= 2
         if not (self.settings.children and ready):
             return plain_breeding.propose(rng, history)
@@ -153,6 +158,10 @@ def build_search(space: Space, seed: int, settings: Mapping[str, Any]) -> Search
     Raises:
         SearchError: a setting cannot be.
     """
+    if "objectives" in settings:
+        from evolve.pareto_search import ParetoSearch
+
+        return ParetoSearch.build(space, seed, settings)
     if "sampler" not in settings:
         return GeneticSearch.build(space, seed, settings)
     from evolve.samplers import build_sampler
@@ -189,6 +198,7 @@ def search_from_events(events: Iterable[Mapping[str, Any]]) -> Search:
         elif kind == "rung" and event["goes_on"]:
             search.climb(event["trial"], event["fitness"])
         elif kind == "tell" and not search.trials[event["trial"]].confirms:
+            search.measured(event["trial"], costs_of(event.get("result") or {}))
             search.tell(event["trial"], *told_of(event), stopped=event["status"] == "stopped")
     if search is None:
         raise SearchError("a journal must begin with a run event, but it is empty")

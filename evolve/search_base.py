@@ -78,6 +78,7 @@ class Search(ABC):
         self.seed = seed
         self._trials: list[Trial] = []
         self._told: dict[int, float | None] = {}
+        self._costs: dict[int, dict[str, float]] = {}
         self._asked_before: dict[int, int] = {}  # trials asked when each was told
         self._curves: dict[
             int, tuple[float, ...]
@@ -169,6 +170,16 @@ class Search(ABC):
         if curve and self._doubts:
             self._foretell()
 
+    def measured(self, trial: int, costs: Mapping[str, float]) -> None:
+        """Say what else was measured of a trial, before it is told; a search of one objective does not ask for it.
+
+        Args:
+            trial: its id.
+            costs: names of `evolve.costs.COSTS` to values, less is better.
+        """
+        if costs:
+            self._costs[trial] = dict(costs)
+
     def _check_open(self, trial: int) -> None:
         if not 0 <= trial < len(self._trials):
             raise SearchError(f"a trial must be asked before it is told, but trial {trial} was not")
@@ -213,6 +224,7 @@ class Search(ABC):
                 if trial not in self._climbing
             ],
             "climbing": [[trial, list(self._curves[trial])] for trial in sorted(self._climbing)],
+            **({"costs": {str(trial): costs for trial, costs in self._costs.items()}} if self._costs else {}),
         }
 
     def _row(self, trial: int, fitness: float | None) -> list[Any]:
@@ -242,6 +254,8 @@ class Search(ABC):
             raise SearchError(f"the state's version must be {VERSION}, but got {state.get('version')!r}")
         search = cls.build(Space.from_dict(state["space"]), state["seed"], state["settings"])
         trials = [Trial(**trial) for trial in state["trials"]]
+        for trial, costs in (state.get("costs") or {}).items():
+            search.measured(int(trial), costs)
         for row in state["told"]:
             # In the order they came: some samplers remember what was told at each ask.
             for trial in trials[len(search._trials) : row[2] if len(row) > 2 else len(trials)]:

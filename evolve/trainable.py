@@ -43,6 +43,7 @@ class Assignment:
         micro_batch_halvings: How often its micro-batch is to be halved, since larger ones did not fit into memory.
             The nominal batch stays.
         store: URL of the object store that the run is kept in; empty where all workers see the run's folder.
+        costs: What is to be measured of it beside its fitness, names of `evolve.costs.COSTS`.
     """
 
     trial: int
@@ -54,6 +55,7 @@ class Assignment:
     attempt: int = 0
     micro_batch_halvings: int = 0
     store: str = ""
+    costs: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data."""

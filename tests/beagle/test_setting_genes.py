@@ -13,6 +13,7 @@ from beagle.production import export_best
 from beagle.setting_genes import SETTING_GENES, SWITCHES, check_setting_genes, overlaid
 from beagle.wiring import EvolveOptions, start_run, train_detector
 from evolve.journal import Journal, fold, read_journal
+from evolve.ladder import Ladder
 from evolve.ledger import Ledger
 from evolve.ray_driver import Resources
 from evolve.trainable import run_trial
@@ -111,7 +112,7 @@ def test_a_trial_trains_with_its_genes_and_production_is_told_them(
     folder = tmp_path / "run"
     start_run(
         folder,
-        dataclasses.replace(options, space=space, genes=(), epochs=1, training={"device": "cpu"}),
+        dataclasses.replace(options, space=space, genes=(), ladder=Ladder((1,)), training={"device": "cpu"}),
         Resources(),
         lambda _: None,
     )

@@ -16,6 +16,7 @@ from beagle.production import Wanted, export_best, versions
 from beagle.verification import compare, other_versions, read_expectation, trial_hyperparameters
 from beagle.wiring import EvolveOptions, start_run, train_detector
 from evolve.journal import Journal
+from evolve.ladder import Ladder
 from evolve.ledger import Ledger
 from evolve.resources import Resources
 from evolve.trainable import run_trial
@@ -60,7 +61,9 @@ def test_a_training_that_began_from_weights_takes_them_along(
     finished_run: Path, options: EvolveOptions, tmp_path: Path, beagle: Beagle
 ) -> None:
     weights = str(finished_run / "trials/0000/training/weights/best.pt")
-    begun = dataclasses.replace(options, epochs=1, trials=1, training={"device": "cpu", "weights": weights})
+    begun = dataclasses.replace(
+        options, ladder=Ladder((1,)), trials=1, training={"device": "cpu", "weights": weights}
+    )
     run = tmp_path / "begun"
     start_run(run, begun, Resources(), lambda _line: None)
     with Journal(run / "journal.jsonl") as journal:

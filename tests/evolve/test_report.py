@@ -133,6 +133,18 @@ def test_the_headline_says_best_gain_trials_and_hours() -> None:
     assert "3 min of training, 2 at once" in text
 
 
+@pytest.mark.parametrize(
+    ("lr0", "mixup", "said"),
+    [(0.0999, 0.5, True), (1e-5, 0.5, True), (0.01, 0.0, False), (0.01, 1.0, False), (0.05, 0.5, False)],
+)
+def test_a_winner_at_the_edge_of_a_range_is_said_but_not_at_a_natural_bound(
+    lr0: float, mixup: float, said: bool
+) -> None:
+    text = read([header(), asked(0, lr0=lr0, mixup=mixup), told(0, 0.4)]).text
+    assert ("At the edge of the range: lr0; a wider one" in text) == said
+    assert ("edge of the range" in text) == said
+
+
 def test_the_page_needs_nothing_beside_itself() -> None:
     source = build_page(build_view(small_run()))
     assert not re.search(r"https?:|url\(|@import|\ssrc=|<link", source)

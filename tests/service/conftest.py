@@ -18,6 +18,7 @@ from cluster.service import Actions, ServiceSettings, build_app
 from cluster.service_server import Server
 from evolve import Gene, GeneticSearch, Space
 from evolve.journal import Journal
+from evolve.ladder import Ladder
 from evolve.ledger import Ledger
 from evolve.ray_driver import Resources
 from evolve.trainable import run_trial
@@ -184,7 +185,9 @@ def unused_port() -> int:
 def exported_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with one trial that was really trained. Read only."""
     folder = tmp_path_factory.mktemp("runs") / "trained"
-    options = EvolveOptions(data="digits", model="yolov5n", trials=2, epochs=1, batch_size=64, image_size=64)
+    options = EvolveOptions(
+        data="digits", model="yolov5n", trials=2, ladder=Ladder((1,)), batch_size=64, image_size=64
+    )
     start_run(folder, options, Resources(), lambda _line: None)
     with Journal(folder / "journal.jsonl") as journal:
         ledger = Ledger(folder, journal)

@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 
+from beagle.cli import run
 from cluster.fit_worker import density
 from cluster.service_fits import FitQueue
 from cluster.service_models import FitResult
@@ -97,9 +98,12 @@ def start_process(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Pop
     """Starts `beagle serve` as a user would; none is left."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(port: int) -> tuple[subprocess.Popen[str], str]:
+    def start(port: int, **given: str) -> tuple[subprocess.Popen[str], str]:
         words = ["serve", "--port", str(port), "--runs", str(tmp_path / "runs"), "--fits", "1"]
-        process = subprocess.Popen([*SCRIPT, *words], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        environment = {**os.environ, **given}
+        process = subprocess.Popen(
+            [*SCRIPT, *words], stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+        )
         started.append(process)
         assert process.stderr is not None
         line = process.stderr.readline()
@@ -116,15 +120,27 @@ def start_process(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Pop
 def test_fits_of_a_service_that_is_killed_are_done_by_the_next(
     start_process: Callable[..., tuple[subprocess.Popen[str], str]], unused_port: int
 ) -> None:
-    first, url = start_process(unused_port)
-    with httpx.Client(base_url=url, timeout=60) as http:
+    token = {"BEAGLE_TOKEN": "a-token-for-these-tests-alone"}
+    first, url = start_process(unused_port, **token)
+    headers = {"authorization": f"Bearer {token['BEAGLE_TOKEN']}"}
+    with httpx.Client(base_url=url, timeout=60, headers=headers) as http:
+        assert httpx.get(f"{url}/evolutions").status_code == 401
         ids = [post(http, seed, wait=0).json()["id"] for seed in range(3)]
         first.kill()
         first.wait()
-        start_process(unused_port)
+        start_process(unused_port, **token)
         for fit_id in ids:
             found = http.get(f"/anchors/{fit_id}", params={"wait": 60}).json()
             assert found["state"] == "done", found
+
+
+def test_what_the_service_starts_does_not_inherit_its_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEAGLE_TOKEN", "a-token-for-these-tests-alone")
+    monkeypatch.setattr("cluster.service_server.serve", lambda app, settings, ready: None)
+    assert run(["serve", "--runs", str(tmp_path / "runs")]) == 0
+    assert "BEAGLE_TOKEN" not in os.environ
 
 
 def test_a_process_of_a_fit_that_dies_takes_nobody_along_and_is_not_begun_for_ever(
