@@ -218,10 +218,10 @@ def test_a_token_is_asked_for_once_kept_for_the_tab_and_opens_report_and_export(
 ) -> None:
     live = serve(exported_run.parent, token=TOKEN)
     page = tab(live.url + "/#/evolution/trained", allow="401")
-    page.get_by_label("Token").fill("a-wrong-token-altogether")
+    page.get_by_label("Token", exact=True).fill("a-wrong-token-altogether")
     page.keyboard.press("Enter")
     page.get_by_text("The token is wrong.").wait_for()
-    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_label("Token", exact=True).fill(TOKEN)
     page.get_by_role("button", name="Continue").click()
     page.locator("h1", has_text="trained").wait_for()
     assert page.evaluate("[localStorage.length, document.cookie, sessionStorage.length]") == [0, "", 1]
