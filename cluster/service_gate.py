@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cluster.service_settings import MIB, ServiceSettings, is_loopback
+from evolve.page import sources
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +30,13 @@ OPEN = ("/", "/health", "/ready", "/favicon.ico")  # say nothing of any run
 UPLOADS = ("/anchors",)
 SMALL_BODY = MIB // 4
 CHANGES = ("POST", "PUT", "PATCH", "DELETE")
-# The page's own files alone: no inline script, nothing from elsewhere, in nobody's frame.
+_SCRIPT, _STYLE = sources()
+# The page's own files alone: no inline script, nothing from elsewhere, in nobody's frame. A report that the page
+# fetched with its token and opened lives under the page's policy, so the report's script and style are named.
 HEADERS = (
-    (b"content-security-policy", b"default-src 'self'; img-src 'self' data: blob:; object-src 'none'; "
-     b"base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
+    (b"content-security-policy", f"default-src 'self'; script-src 'self' {_SCRIPT}; style-src 'self' {_STYLE}; "
+     "img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+     .encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),

@@ -64,7 +64,8 @@ def section(title: str, note: str | None, *body: object) -> Html:
 
 def page(title: str, *body: object) -> str:
     """A whole document that needs nothing beside itself."""
-    policy = f"default-src 'none'; style-src '{_hash(STYLE)}'; script-src '{_hash(SCRIPT)}'; base-uri 'none'"
+    script, style = sources()
+    policy = f"default-src 'none'; style-src {style}; script-src {script}; base-uri 'none'"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -76,6 +77,11 @@ def page(title: str, *body: object) -> str:
     )
     main = tag("body", MARKS, tag("main", *body), Html(f"<script>{SCRIPT}</script>"))
     return f"<!doctype html>\n{tag('html', head, main, lang='en-GB')}\n"
+
+
+def sources() -> tuple[str, str]:
+    """The script and the style of every report, as a content security policy names them."""
+    return f"'{_hash(SCRIPT)}'", f"'{_hash(STYLE)}'"
 
 
 def _hash(text: str) -> str:

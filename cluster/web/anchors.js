@@ -102,7 +102,7 @@ function resultOf({ id, result }) {
   const yaml = yamlOf(result);
   const { before, after } = result;
   const row = (label, of, show) => el("tr", null, el("th", { scope: "row" }, label), el("td", { class: "num" }, show(of(before))), el("td", { class: "num" }, el("b", null, show(of(after)))));
-  const figures = el("table", null, el("caption", { class: "unseen" }, "How well anchors fit, before and after"),
+  const figures = el("table", { class: "narrow" }, el("caption", { class: "unseen" }, "How well anchors fit, before and after"),
     el("thead", null, el("tr", null, ["", "model's own", "fitted"].map((each) => el("th", { scope: "col" }, el("span", { class: "pad" }, each))))),
     el("tbody", null, row("best possible recall", (each) => each.bpr, share), row("fitness", (each) => each.fitness, (value) => number(value)), row("anchors that reach a box", (each) => each.above, (value) => value.toFixed(2))));
   const download = el("button", { type: "button", class: "primary", onclick: () => save(new Blob([yaml], { type: "application/yaml" }), `anchors-${id.slice(0, 8)}.yaml`) }, "Download anchors.yaml");
@@ -111,7 +111,7 @@ function resultOf({ id, result }) {
       el("p", { class: "soft" }, `${result.boxes.toLocaleString("en")} boxes at ${result.image_size} px, threshold ${number(result.threshold)}, ${number(result.seconds, 3)} s.`),
       result.notes.map((note) => el("p", { class: "note" }, note)),
       el("div", { class: "beside" }, densityChart(result), el("div", null, el("div", { class: "scroll" }, figures))),
-      el("h3", { class: "gap" }, "The fitted anchors"), el("pre", { tabindex: "0", "aria-label": "Anchors as YAML" }, yaml), el("div", { class: "row" }, download)));
+      el("h3", { class: "gap" }, "The fitted anchors, as they stand in a model's file"), el("pre", { tabindex: "0", "aria-label": "Anchors as YAML" }, yaml), el("div", { class: "row" }, download)));
 }
 
 function yamlOf({ anchors, strides }) {

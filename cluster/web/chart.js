@@ -122,7 +122,7 @@ function paint(plot, tip, spec, width) {
     svg("text", { class: "label middle", x: (edge.left + edge.right) / 2, y: height - 6 }, spec.x.label),
     svg("text", { class: "label middle", transform: `translate(12 ${(edge.top + edge.bottom) / 2}) rotate(-90)` }, spec.y.label),
     spec.under?.(x, y) ?? [],
-    spec.series.filter((each) => each.points.length).map((each) => svg("path", { class: `${each.shape ? "points" : "line"} ${each.shape ?? ""} ${each.look}`, d: pathOf(each, x, y) })),
+    spec.series.filter((each) => each.points.length).map((each) => svg("path", { class: `${each.shape ? "points" : "line"} ${each.shape ?? ""} ${each.look} ${each.points.length > 600 ? "many" : ""}`, d: pathOf(each, x, y) })),
     ring);
   plot.replaceChildren(drawing, tip);
   tip.hidden = true;

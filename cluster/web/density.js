@@ -18,7 +18,7 @@ export function densityChart(result) {
   const point = (what) => ([w, h]) => ({ x: Math.log2(w), y: Math.log2(h), text: `${what}: ${number(w)} × ${number(h)} px` });
   return chart({
     title: "Box shapes and anchors",
-    sentence: `The darker a cell, the more of the ${result.boxes.toLocaleString("en")} boxes have its width and height. Crosses are the fitted anchors, rings the model's own; the fitted ones reach ${share(result.after.bpr)} of the boxes.`,
+    sentence: `The stronger a cell, the more of the ${result.boxes.toLocaleString("en")} boxes have its width and height. Crosses are the fitted anchors, rings the model's own; the fitted ones reach ${share(result.after.bpr)} of the boxes.`,
     height: 440,
     legend: true,
     x,
