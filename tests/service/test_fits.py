@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
-from beagle.cli import run
 from cluster.fit_worker import density
 from cluster.service_fits import FitQueue
 from cluster.service_models import FitResult
@@ -135,12 +135,21 @@ def test_fits_of_a_service_that_is_killed_are_done_by_the_next(
 
 
 def test_what_the_service_starts_does_not_inherit_its_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_process: Callable[..., tuple[subprocess.Popen[str], str]], unused_port: int
 ) -> None:
-    monkeypatch.setenv("BEAGLE_TOKEN", "a-token-for-these-tests-alone")
-    monkeypatch.setattr("cluster.service_server.serve", lambda app, settings, ready: None)
-    assert run(["serve", "--runs", str(tmp_path / "runs")]) == 0
-    assert "BEAGLE_TOKEN" not in os.environ
+    token = "a-token-for-these-tests-alone"
+    service, url = start_process(unused_port, BEAGLE_TOKEN=token)
+    headers = {"authorization": f"Bearer {token}"}
+    seen: list[dict[str, str]] = []
+    with httpx.Client(base_url=url, timeout=60, headers=headers) as http:
+        fit_id = post(http, 1, wait=0).json()["id"]
+        while not seen and http.get(f"/anchors/{fit_id}").json()["state"] in ("waiting", "running"):
+            for child in psutil.Process(service.pid).children():
+                with suppress(psutil.Error):  # it has ended
+                    if "cluster.fit_worker" in child.cmdline():
+                        seen.append(child.environ())
+    assert seen
+    assert all(environment and token not in environment.values() for environment in seen)
 
 
 def test_a_process_of_a_fit_that_dies_takes_nobody_along_and_is_not_begun_for_ever(
