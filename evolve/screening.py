@@ -2,8 +2,8 @@
 
 The process learns from every trial: noise from configurations tried twice or close together, where trials fail from
 those that failed; and of the open ones it believes what it would have said itself. Its hyperparameters are fitted
-anew when the told trials have grown by a seventh, to the first of them by number, so that a proposal depends on what
-was told and never on when it was asked.
+anew when the told trials have grown by 4 %, to the first of them by number, so that a proposal depends on what was
+told and never on when it was asked.
 """
 
 import math
