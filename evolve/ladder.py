@@ -40,6 +40,8 @@ class Ladder:
         rising = all(low < high for low, high in pairwise(self.rungs))
         if not self.rungs or self.rungs[0] < 1 or not rising:
             words = ",".join(map(str, self.rungs))
+            if len(self.rungs) == 1:
+                raise EvolveError(f"epochs must be a whole number of at least 1, but got {words}")
             raise EvolveError(
                 f"epochs must be whole numbers >= 1, each larger than the one before, but got {words!r}"
             )
