@@ -93,7 +93,7 @@ def test_rungs_are_named_or_follow_from_grace_and_reduction(
     [
         ("ten", None, 3, "a number or a ladder such as 10,30,100"),
         ("10,10", None, 3, "each larger than the one before, but got '10,10'"),
-        ("0", None, 3, "whole numbers >= 1"),
+        ("0", None, 3, "whole number of at least 1"),
         ("100", 100, 3, "1 <= grace < 100"),
         ("100", 0, 3, "1 <= grace < 100"),
         ("10,100", 5, 3, "a ladder names its first rung itself"),
