@@ -88,6 +88,13 @@ def train(
     val_fraction: Annotated[
         float, typer.Option("--val-fraction", help="Share of the val images to evaluate on.")
     ] = 1.0,
+    precise_bn: Annotated[
+        int,
+        typer.Option(
+            "--precise-bn",
+            help="Batches from which batch norm's statistics are estimated anew for an evaluation.",
+        ),
+    ] = 8,
     pictures: Annotated[bool, typer.Option(help="Draw batches, predictions and curves.")] = True,
     augment: Annotated[bool, typer.Option(help="Augment the training images.")] = True,
     cache: Annotated[
@@ -147,6 +154,7 @@ def train(
         patience=patience,
         val_every=val_every,
         val_fraction=val_fraction,
+        precise_bn=precise_bn,
         pictures=pictures,
         augment=augment,
         cache=cache,

@@ -18,13 +18,16 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from evolve import Gene, Space
+
+if TYPE_CHECKING:
+    from trainer import TrainConfig
 
 SPACE = Space(
     [
@@ -104,28 +107,36 @@ def _between(index: int, records: list[dict[str, Any]]) -> NDArray[np.float64]:
     return np.clip(mixed + rng.normal(0, 0.05, len(SPACE)), 0, 1)
 
 
+def training(
+    config: dict[str, float | int], seed: int, out: Path, epochs: int = EPOCHS, precise_bn: int = 8
+) -> "TrainConfig":
+    """One training of the small detector."""
+    from trainer import Hyperparameters, TrainConfig
+
+    return TrainConfig(
+        data="digits",
+        model=str(MODEL),
+        out=out,
+        epochs=epochs,
+        batch_size=BATCH_SIZE,
+        nominal_batch=BATCH_SIZE,
+        image_size=IMAGE_SIZE,
+        hyp=Hyperparameters.from_dict({**FIXED, **config}),
+        optimizer="adamw",
+        anchors="keep",
+        seed=seed,
+        device="cpu",
+        threads=1,
+        precise_bn=precise_bn,
+    )
+
+
 def measure(config: dict[str, float | int], seed: int) -> dict[str, Any]:
     """Train once, and say how it went."""
-    from trainer import Hyperparameters, TrainConfig, train
+    from trainer import train
 
     with tempfile.TemporaryDirectory() as folder:
-        result = train(
-            TrainConfig(
-                data="digits",
-                model=str(MODEL),
-                out=Path(folder) / "training",
-                epochs=EPOCHS,
-                batch_size=BATCH_SIZE,
-                nominal_batch=BATCH_SIZE,
-                image_size=IMAGE_SIZE,
-                hyp=Hyperparameters.from_dict({**FIXED, **config}),
-                optimizer="adamw",
-                anchors="keep",
-                seed=seed,
-                device="cpu",
-                threads=1,
-            )
-        )
+        result = train(training(config, seed, Path(folder) / "training"))
     return {
         "fitness": None if result.fitness is None else round(result.fitness, 6),
         "history": [round(row["fitness"], 6) for row in result.history],

@@ -81,6 +81,12 @@ class Ledger:
         return self.fault is not None or self.stopping or self.complete
 
     @property
+    def hands_out(self) -> bool:
+        """Whether another trial may still be handed out, retries of those that run left aside."""
+        coming = self._waiting or not self._all_asked or confirmation_due(self.state) is not None
+        return not self.over and bool(coming)
+
+    @property
     def active(self) -> int:
         """Trials that were handed out and have not come back."""
         return len(self.state.trials) - self.state.told - len(self._waiting)

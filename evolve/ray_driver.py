@@ -25,6 +25,7 @@ from evolve.ledger import Ledger, OnEvent
 from evolve.ray_floor import CLEAN_S, Floor, WorkerRetiredError
 from evolve.ray_hooks import LedgerCallback, LedgerSearcher, LedgerStopper
 from evolve.ray_session import connected, nodes
+from evolve.ray_workers import InOrder, workers_kept
 from evolve.resources import Resources
 from evolve.stored_trial import run_kept, store_variables
 from evolve.trainable import Assignment, Objective, Outcome, Report, run_trial
@@ -104,6 +105,7 @@ def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
         connected(resources.address, resources.cpus),
         tempfile.TemporaryDirectory(prefix="beagle-tune-", ignore_cleanup_errors=True) as storage,
         quiet_tune(),
+        workers_kept(lambda: ledger.hands_out),
         terminated_as_interrupted(),
     ):
         floor = Floor(ledger, resources)
@@ -111,6 +113,7 @@ def _drive(ledger: Ledger, trainable: Any, resources: Resources) -> None:
             tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=LedgerSearcher(floor),
+                scheduler=InOrder(),
                 num_samples=-1,
                 trial_dirname_creator=lambda trial: f"{trial.config['trial']:04d}-{trial.trial_id}",
                 reuse_actors=True,

@@ -50,7 +50,7 @@ CHOICES = MappingProxyType(
     }
 )
 WHOLE = MappingProxyType(
-    {"epochs": 1, "image_size": 1, "seed": 0, "workers": 0, "devices": 1, "val_every": 1}
+    {"epochs": 1, "image_size": 1, "seed": 0, "workers": 0, "devices": 1, "val_every": 1, "precise_bn": 0}
 )
 SWITCHES = (
     *("resume", "augment", "sync_bn", "compile", "image_weights", "autobalance", "pictures"),
@@ -95,6 +95,8 @@ class TrainConfig:
         patience: Stop after so many epochs without a better fitness; None never.
         val_every: Evaluate every so many epochs, and after the last one. Rows between repeat the last figures.
         val_fraction: Share of the val images that is evaluated, always the same ones.
+        precise_bn: Before each evaluation, estimate the statistics of batch normalisation anew, for the averaged
+            weights on the images of so many of the epoch's last batches; 0 leaves them as the training followed them.
         pictures: Draw batches, predictions and curves into `out`.
         augment: False trains on plain letterboxed images.
         loss: "auto" takes the loss of the model's family; else "yolov5" or "scaled-yolov4" (see `model.gains`).
@@ -141,6 +143,7 @@ class TrainConfig:
     patience: int | None = None
     val_every: int = 1
     val_fraction: float = 1.0
+    precise_bn: int = 8
     pictures: bool = False
     augment: bool = True
     loss: str = "auto"

@@ -55,6 +55,7 @@ def train_one_epoch(
         for index, batch in enumerate(session.train_loader):
             if stopped():
                 raise StoppedError(f"asked to stop in epoch {epoch + 1}: a resume begins that epoch again")
+            session.recent.add(batch["images"])
             step = session.schedule.at(epoch * batches + index)
             waiting += 1
             # Gradients never wait beyond an epoch: checkpoints need not hold them.

@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 
+from torch import nn
+
 from dataset import Dataset, load
 from model.spec import load_spec
-from trainer import memory, prepare
+from trainer import memory, precise_bn, prepare
 from trainer.config import TrainConfig, TrainError, TrainResult
 from trainer.epoch import DivergedError, train_one_epoch
-from trainer.evaluate import evaluate
+from trainer.evaluate import evaluate, to_input
 from trainer.run_folder import RunFolder, identity
 from trainer.session import Job, Session, build_result, is_complete, save, start, summary
 from trainer.stopping import stop_requests
@@ -140,6 +142,7 @@ def _measure(session: Session, epoch: int, progress: prepare.Progress | None) ->
     config, team = session.config, session.team
     if epoch % config.val_every and epoch + 1 < config.epochs:
         return {key: session.history[-1][key] for key in MEASURES}
+    _renew_statistics(session)
     numbers = [0.0] * (len(MEASURES) + len(session.class_map))
     if team.is_first:
         measured = evaluate(
@@ -154,3 +157,22 @@ def _measure(session: Session, epoch: int, progress: prepare.Progress | None) ->
     numbers = team.tell(numbers, session.device)
     session.class_map = numbers[len(MEASURES) :]
     return dict(zip(MEASURES, numbers, strict=False))
+
+
+def _renew_statistics(session: Session) -> None:
+    """Let the averaged weights have statistics of their own, see `trainer.precise_bn`. Frozen layers keep theirs."""
+    detector, pieces = session.ema.detector, session.pieces
+    norms = [
+        module
+        for index, layer in enumerate(detector.model)
+        if index not in session.config.freeze
+        for module in layer.modules()
+        if isinstance(module, nn.BatchNorm2d)
+    ]
+    images = (
+        to_input(piece, session.device)
+        for batch in session.recent.take()
+        for piece in batch.chunk(pieces)
+        if len(piece)
+    )
+    precise_bn.estimate(detector, norms, images, session.team.sum_)

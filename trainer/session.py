@@ -19,6 +19,7 @@ from trainer.ema import MovingAverage
 from trainer.evaluate import GroundTruth
 from trainer.loader import PlannedLoader
 from trainer.optim import Schedule, build_optimizer, build_schedule
+from trainer.precise_bn import RecentImages
 from trainer.run_folder import RunFolder, identity
 from trainer.team import SOLO, Team, join_norms
 
@@ -56,6 +57,7 @@ class Session:
         forward: The detector as it is trained: compiled, or joined with those of other processes.
         precision: Of the forward pass; None is float32.
         pieces: In how many parts each batch goes through the detector, since the whole does not fit into memory.
+        recent: Images of the epoch's last batches.
         class_map: mAP@0.5:0.95 of each class at the last evaluation.
         history: One row per finished epoch.
     """
@@ -80,6 +82,7 @@ class Session:
     split: Split
     truth: GroundTruth
     notes: list[str]
+    recent: RecentImages
     pieces: int = 1
     class_map: list[float] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
@@ -148,6 +151,7 @@ def start(job: Job, folder: RunFolder, state: Mapping[str, Any] | None) -> Sessi
         split=split,
         truth=GroundTruth(split, dataset.names),
         notes=[*notes, *(line for line in job.notes if line not in notes)],
+        recent=RecentImages(config.precise_bn),
         pieces=job.pieces,
         class_map=[0.0] * len(dataset.names),
     )

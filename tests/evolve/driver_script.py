@@ -15,6 +15,8 @@ import threading
 import time
 from pathlib import Path
 
+from ray.air.execution._internal import RayActorManager
+
 from evolve import EvolveError, Gene, SearchSettings, Space
 from evolve.journal import Journal
 from evolve.ray_driver import run_evolution
@@ -91,6 +93,18 @@ def shake_clock(offsets):
     time.time = lambda: true_time() + offsets[int(time.monotonic() * 2) % len(offsets)]
 
 
+def count_workers():
+    """A list that grows by one for each worker that Tune asks for."""
+    asked, ask = [], RayActorManager.add_actor
+
+    def counted(manager, *args, **more):
+        asked.append(1)
+        return ask(manager, *args, **more)
+
+    RayActorManager.add_actor = counted
+    return asked
+
+
 def has_run(folder):
     store = store_of(folder)
     return (folder / "journal.jsonl").exists() if store is None else holds_run(store.url)
@@ -127,11 +141,12 @@ def main(folder: Path, trials: int, epochs: int) -> None:
                     **({"confirm": json.loads(given("CONFIRM"))} if given("CONFIRM") else {}),
                 }
             )
+    workers = count_workers()
     try:
         state = run_evolution(folder, objective)
     except EvolveError as error:
         sys.exit(f"error: {error}")
-    print(f"told {state.told} of {state.budget}, stopped: {state.stopped}")
+    print(f"told {state.told} of {state.budget}, stopped: {state.stopped}, workers asked for: {len(workers)}")
 
 
 if __name__ == "__main__":

@@ -102,6 +102,17 @@ def test_two_trials_on_half_a_gpu_each_run_at_once_and_see_the_same_gpu(
     assert {(trial_folder(folder, trial) / "gpus").read_text() for trial in (0, 1)} == {"0"}
 
 
+def test_a_worker_whose_trial_ends_takes_the_next_while_others_still_start(
+    tmp_path: Path, drivers: type, ray_address: str
+) -> None:
+    folder = tmp_path / "run"
+    # Eight workers on two CPUs take long to start; the first of them end many trials meanwhile.
+    options = {"cpus": 0.25, "concurrent": 8, "epoch_s": 0.02, "address": ray_address}
+    said = drivers.finish(drivers.start(folder, trials=60, epochs=2, **options))
+    assert "told 60 of 60" in said
+    assert "workers asked for: 8\n" in said
+
+
 def test_trials_share_a_cluster_by_cpus_and_by_fractions_of_gpus() -> None:
     cluster = [{"CPU": 8.0, "GPU": 2.0}]
     assert Resources(cpus=1).slots(cluster) == 8

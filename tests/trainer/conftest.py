@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from trainer import TrainConfig
+
 COLOURS = ((40, 40, 230), (60, 210, 60), (230, 90, 40))  # BGR, one per class
 SIZES = ((96, 72), (64, 96), (80, 80), (128, 64))  # width, height px
 
@@ -45,3 +47,11 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"path: {root}\ntrain: images/train\nval: images/val\nnames:\n  0: red\n  1: green\n  2: blue\n"
     )
     return data
+
+
+@pytest.fixture
+def config(tiny_dataset: Path, tmp_path: Path) -> TrainConfig:
+    """A training of seconds: one epoch of two batches at 64 px."""
+    settings = {"data": str(tiny_dataset), "model": "yolov5n", "out": tmp_path / "out", "epochs": 1}
+    settings |= {"batch_size": 8, "image_size": 64, "anchors": "keep", "threads": 1, "device": "cpu"}
+    return TrainConfig(**settings)

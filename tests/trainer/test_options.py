@@ -19,13 +19,6 @@ from trainer.run_folder import identity
 from trainer.session import early_stop
 
 
-@pytest.fixture
-def config(tiny_dataset, tmp_path):
-    settings = {"data": str(tiny_dataset), "model": "yolov5n", "out": tmp_path / "out", "epochs": 1}
-    settings |= {"batch_size": 8, "image_size": 64, "anchors": "keep", "threads": 1, "device": "cpu"}
-    return TrainConfig(**settings)
-
-
 def rows(*fitness):
     return [{"fitness": value, "seconds": 1.0} for value in fitness]
 
