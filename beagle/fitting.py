@@ -35,7 +35,9 @@ class Inputs:
     image_size: int
 
 
-def load_inputs(data: str, model: str, image_size: int, note: Callable[[str], None]) -> Inputs:
+def load_inputs(
+    data: str, model: str, image_size: int, note: Callable[[str], None], difficult: str = "learn"
+) -> Inputs:
     """Read a data set and a model, and round the image size up to the model's grid.
 
     Args:
@@ -43,12 +45,13 @@ def load_inputs(data: str, model: str, image_size: int, note: Callable[[str], No
         model: A model of the zoo or a YAML file.
         image_size: px.
         note: Told what was mended and rounded, a line each.
+        difficult: As for `dataset.load`.
 
     Raises:
         DataError: The data can't be read.
         ModelError: The model can't be, or the image size is no positive number.
     """
-    dataset = load(data)
+    dataset = load(data, difficult=difficult)
     spec = load_spec(model, classes=len(dataset.names))
     for line in (*dataset.notes, *spec.notes):
         note(line)

@@ -166,7 +166,7 @@ def verify(folder: Path, data: str | None, epochs: int, device: str) -> Iterator
     from dataset import load
 
     facts = read_expectation(folder)
-    found = load(data or facts["data"])
+    found = load(data or facts["data"], difficult=facts["training"].get("difficult", "learn"))
     if facts.get("data_hash") not in (None, found.fingerprint):
         raise VerifyError(
             f"{found.source}: the data is not that of the evolution (fingerprint {found.fingerprint[:12]}…, not "
@@ -228,7 +228,11 @@ def _check_weights(folder: Path, facts: Mapping[str, Any], data: str, device: st
         return
     batch = int(facts["training"]["batch_size"])
     measured = validate(
-        folder / facts["weights"], data, "val", how=Measuring(batch_size=batch, device=device)
+        folder / facts["weights"],
+        data,
+        "val",
+        how=Measuring(batch_size=batch, device=device),
+        difficult=facts["training"].get("difficult", "learn"),
     )
     tolerance = float(facts["tolerance"]["weights"])
     for key in MEASURES:

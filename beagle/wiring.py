@@ -115,7 +115,9 @@ def start_run(
     check_new_folder(folder)
     begun = {**options.training, "model": absolute_source(options.model)}
     space = build_space(options.genes, options.space, options.hyp, begun)
-    inputs = load_inputs(options.data, options.model, options.image_size, note)
+    inputs = load_inputs(
+        options.data, options.model, options.image_size, note, options.training.get("difficult", "learn")
+    )
     data, image_size = inputs.data, inputs.image_size
     training = {
         "data": absolute_source(options.data),
@@ -295,7 +297,7 @@ def train_detector(assignment: Assignment, report: Report) -> Outcome:
     settings = overlaid(settings, assignment.config) | {"out": str(out), "resume": resume}
     length, dataset = settings.pop("trial_epochs", None), None
     if length not in (None, settings["epochs"]):  # it confirms what production will train
-        dataset = load(settings["data"])
+        dataset = load(settings["data"], difficult=settings.get("difficult", "learn"))
         settings |= at_another_length(settings, settings["hyp"], int(length), dataset)
     if "anchors" in assignment.config:
         settings["anchors"] = "auto"  # the gene asks for a number per level, so each trial fits its own

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
-from evolve import Gene, Journal, SearchSettings, Space
+from evolve import Gene, Journal, RunState, SearchSettings, Space
 from evolve.ladder import Ladder
 from evolve.ledger import Ledger
 from evolve.trainable import Assignment, Outcome
@@ -198,34 +198,42 @@ class Simulation:
         heapq.heappush(self.queue, (now + self.pace[number], number))
 
 
-def play(problem: Problem, rule: str, trials: int, seed: int) -> dict[str, float]:
-    """One evolution: its epochs, and the regret of what it would export."""
-    most = math.inf if rule == "full" else SHARE * trials * problem.rungs[-1]
-    header: dict[str, Any] = {
+def header(rule: str, trials: int, seed: int, space: Space, rungs: tuple[int, ...]) -> dict[str, Any]:
+    """The first event of an evolution's journal."""
+    return {
         "event": "run",
         "version": 1,
         "name": "ladder",
         "trials": 10 * trials if rule == "ladder" else trials if rule == "full" else round(SHARE * trials),
         "seed": seed,
-        "space": problem.space.to_dict(),
+        "space": space.to_dict(),
         "search": SearchSettings(replicas=1 if rule == "ladder" else 3).to_dict(),
-        "settings": {"epochs": problem.rungs[-1]},
+        "settings": {"epochs": rungs[-1]},
         "resources": {},
         "provenance": {},
-        **({"ladder": Ladder(problem.rungs).to_dict()} if rule == "ladder" else {}),
+        **({"ladder": Ladder(rungs).to_dict()} if rule == "ladder" else {}),
     }
-    with tempfile.TemporaryDirectory() as place, Journal(Path(place) / "journal.jsonl") as journal:
-        journal.append(header)
-        ledger = Ledger(Path(place), journal)
-        Simulation(ledger, problem, seed, most).run()
-        state = ledger.state
-    best = state.best() or state.trials[0]
+
+
+def spent(state: RunState) -> dict[str, Any]:
+    """Epochs and trials of an evolution, and how many were trained to their end."""
     return {
         "epochs": sum(trial.epochs for trial in state.trials.values()),
         "trials": len(state.trials),
         "whole": len(state.finished),
-        "regret": round(problem.regret(best.config), 5),
     }
+
+
+def play(problem: Problem, rule: str, trials: int, seed: int) -> dict[str, Any]:
+    """One evolution: its epochs, and the regret of what it would export."""
+    most = math.inf if rule == "full" else SHARE * trials * problem.rungs[-1]
+    with tempfile.TemporaryDirectory() as place, Journal(Path(place) / "journal.jsonl") as journal:
+        journal.append(header(rule, trials, seed, problem.space, problem.rungs))
+        ledger = Ledger(Path(place), journal)
+        Simulation(ledger, problem, seed, most).run()
+        state = ledger.state
+    best = state.best() or state.trials[0]
+    return {**spent(state), "regret": round(problem.regret(best.config), 5)}
 
 
 def run(problems: list[str], seeds: int, trials: int, results: Path) -> None:

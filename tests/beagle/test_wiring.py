@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import typer
@@ -106,6 +107,34 @@ def test_a_new_run_has_a_header_that_the_search_and_the_trainer_read(
     assert shapes["after"]["fitness"] > shapes["before"]["fitness"]
     assert (folder / "anchors.png").read_bytes().startswith(b"\x89PNG")
     assert state.header["provenance"]["data_hash"] == load(options.data).fingerprint
+
+
+def _voc_with_difficult_objects(root: Path) -> Path:
+    """Four images, each with an easy square and a difficult sliver."""
+    for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / name).mkdir(parents=True)
+    corners = "<xmin>{}</xmin><ymin>4</ymin><xmax>{}</xmax><ymax>36</ymax>"
+    box = f"<object><name>a</name><difficult>{{}}</difficult><bndbox>{corners}</bndbox></object>"
+    for number in range(4):
+        cv2.imwrite(str(root / f"JPEGImages/{number}.jpg"), np.full((64, 64, 3), 40 * number, np.uint8))
+        size = "<size><width>64</width><height>64</height><depth>3</depth></size>"
+        objects = box.format(0, 4, 36) + box.format(1, 50, 53)
+        page = f"<annotation><filename>{number}.jpg</filename>{size}{objects}</annotation>"
+        (root / f"Annotations/{number}.xml").write_text(page)
+    (root / "ImageSets/Main/train.txt").write_text("0\n1\n2\n")
+    (root / "ImageSets/Main/val.txt").write_text("3\n")
+    return root
+
+
+def test_difficult_objects_are_left_out_of_all_that_an_evolution_does(
+    tmp_path: Path, options: EvolveOptions
+) -> None:
+    data, folder = _voc_with_difficult_objects(tmp_path / "voc"), tmp_path / "run"
+    training = {**options.training, "difficult": "ignore"}
+    wiring.start_run(folder, changed(options, data=str(data), training=training), RESOURCES, silent)
+    header = fold(read_journal(folder / "journal.jsonl")).header
+    assert header["shapes"]["wh"] == [[32.0, 32.0]] * 3
+    assert header["provenance"]["data_hash"] == load(data, difficult="ignore").fingerprint
 
 
 def test_a_relative_data_path_means_the_same_in_a_worker(
