@@ -1,10 +1,10 @@
 """A ladder of epochs on real trainings: what each winner is worth when it is trained in full, several times.
 
-    python -m benchmarks.ladder_trained run [--seeds 3] [--first-seed 0] [--trials 40] [--results FILE]
+    python -m benchmarks.ladder_trained run [--seeds 3] [--first-seed 0] [--trials 24] [--results FILE]
     python -m benchmarks.ladder_trained table [--results FILE]
 
-The trainings are those of `benchmarks.record_digits` (12 genes, a small detector on `digits`), 12 epochs long; the
-real ledger, journal and search decide, one trial after the other. `full`, `ladder` (rungs at epochs 2 and 4) and
+The trainings are those of `benchmarks.record_digits` (12 genes, a small detector on `digits`), 24 epochs long; the
+real ledger, journal and search decide, one trial after the other. `full`, `ladder` (rungs at epochs 2 and 6) and
 `fewer` are as in `benchmarks.ladder`: the latter two have a third of the epochs of the first. The configuration that
 each would export is then trained in full under five seeds that no trial had, and so is the start.
 """
@@ -25,7 +25,7 @@ from evolve.ledger import Ledger
 from evolve.trainable import Assignment, Outcome
 
 RESULTS = Path(__file__).parent / "data" / "ladder_trained.jsonl"
-RUNGS = (2, 4, 12)
+RUNGS = (2, 6, 24)
 AGAIN = range(1000, 1005)
 
 
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.what == "run":

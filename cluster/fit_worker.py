@@ -6,7 +6,6 @@ error.json.
 
 import json
 import logging
-import os
 import resource
 import sys
 import time
@@ -17,6 +16,7 @@ import numpy as np
 
 from anchors import fit, metrics
 from anchors.metrics import AnchorError, AnchorMetrics
+from cluster.aside import write_aside
 from cluster.service_models import Density, FitFigures, FitResult
 from cluster.service_uploads import Limits, Uploaded, Wh, read_upload
 from cluster.spec import ClusterError
@@ -37,13 +37,13 @@ def run(folder: Path) -> None:
     try:
         result = _fit(folder, request)
     except (ClusterError, DataError, ModelError, AnchorError) as error:
-        write(folder / ERROR, json.dumps({"error": " ".join(str(error).split())}))
+        write_aside(folder / ERROR, json.dumps({"error": " ".join(str(error).split())}))
     except MemoryError:
-        write(
+        write_aside(
             folder / ERROR, json.dumps({"error": "the boxes do not fit into the memory that a fit may have"})
         )
     else:
-        write(folder / RESULT, result.model_dump_json())
+        write_aside(folder / RESULT, result.model_dump_json())
 
 
 def _fit(folder: Path, request: dict[str, Any]) -> FitResult:
@@ -106,16 +106,6 @@ def density(wh: Wh) -> Density:
         log2_h_edges=edges[1].round(4).tolist(),
         counts=counts.astype(int).tolist(),
     )
-
-
-def write(path: Path, text: str) -> None:
-    """Write aside and move into place: whoever sees the file sees all of it."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from cluster.aside import write_aside
 from cluster.spec import ClusterError
 
 Kept = TypeVar("Kept")
@@ -82,12 +83,7 @@ class Record:
 
     def save(self, job: Path) -> None:
         """Write it into the job's folder, aside and then into place."""
-        aside = job / f".{RECORD}.{os.getpid()}"
-        with aside.open("w", encoding="utf-8") as file:
-            json.dump(asdict(self), file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(job / RECORD)
+        write_aside(job / RECORD, json.dumps(asdict(self), indent=2))
 
 
 def load_record(job: Path) -> Record:

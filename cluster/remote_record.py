@@ -4,13 +4,13 @@
 """
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from cluster.aside import write_aside
 from cluster.record import new_job_folder, read_versioned
 from cluster.spec import ClusterError, JobSpec, Resources
 
@@ -76,13 +76,8 @@ class RemoteRecord:
         Raises:
             ClusterError: It can't be written.
         """
-        aside = job / f".{REMOTE}.{os.getpid()}"
         try:
-            with aside.open("w", encoding="utf-8") as file:
-                json.dump(asdict(self), file, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(job / REMOTE)
+            write_aside(job / REMOTE, json.dumps(asdict(self), indent=2))
         except OSError as error:
             raise ClusterError(
                 f"{job / REMOTE}: the job's record can't be written ({error.strerror})"

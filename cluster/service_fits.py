@@ -18,7 +18,8 @@ from collections import OrderedDict, deque
 from pathlib import Path
 from typing import Any
 
-from cluster.fit_worker import ERROR, REQUEST, RESULT, UPLOAD, write
+from cluster.aside import write_aside
+from cluster.fit_worker import ERROR, REQUEST, RESULT, UPLOAD
 from cluster.service_models import Fit, FitResult
 from cluster.service_settings import ServiceSettings
 from cluster.spec import ClusterError
@@ -169,7 +170,7 @@ class FitQueue:
         aside.mkdir(parents=True)
         if upload is not None:
             shutil.move(upload, aside / UPLOAD)
-        write(aside / REQUEST, json.dumps(request))
+        write_aside(aside / REQUEST, json.dumps(request))
         aside.rename(self._folder / fit_id)
 
     def _line_up(self, fit_id: str, client: str) -> None:
@@ -210,7 +211,9 @@ class FitQueue:
         with (folder / STARTS).open("ab") as file:
             file.write(b".")
         if (folder / STARTS).stat().st_size > _MOST_STARTS:
-            write(folder / ERROR, json.dumps({"error": f"it was begun {_MOST_STARTS} times and never ended"}))
+            write_aside(
+                folder / ERROR, json.dumps({"error": f"it was begun {_MOST_STARTS} times and never ended"})
+            )
             return
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "cluster.fit_worker", str(folder),
@@ -225,7 +228,7 @@ class FitQueue:
             process.kill()
             await process.wait()
             error = f"it took longer than {self._settings.fit_seconds:g} s"
-            write(folder / ERROR, json.dumps({"error": error}))
+            write_aside(folder / ERROR, json.dumps({"error": error}))
         except asyncio.CancelledError:
             process.kill()
             raise
@@ -235,4 +238,4 @@ class FitQueue:
                     "fit %s: exit code %s: %s", folder.name, process.returncode, said.decode()[-2000:]
                 )
                 error = f"its process ended with exit code {process.returncode}"
-                write(folder / ERROR, json.dumps({"error": error}))
+                write_aside(folder / ERROR, json.dumps({"error": error}))
