@@ -29,7 +29,7 @@ SHOWN = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 def points(count: int) -> NDArray[np.float64]:
     """Configurations (count, D), encoded: the start, and by turns one from its surroundings and one from anywhere."""
     start = SPACE.encode(SPACE.start)
-    drawn = qmc.Sobol(len(SPACE), rng=np.random.default_rng(6)).random(count)
+    drawn = qmc.Sobol(len(SPACE), rng=np.random.default_rng(6)).random_base2((count - 1).bit_length())[:count]
     near = np.clip(start + 0.9 * (drawn - 0.5), 0, 1)
     mixed = np.where(np.arange(count)[:, None] % 2 == 1, near, drawn)
     mixed[0] = start
