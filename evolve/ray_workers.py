@@ -12,7 +12,6 @@ from typing import Any
 
 from ray.tune.execution import tune_controller
 from ray.tune.schedulers import FIFOScheduler
-from ray.tune.utils.object_cache import _ObjectCache
 
 
 class InOrder(FIFOScheduler):
@@ -36,8 +35,12 @@ def workers_kept(wanted: Callable[[], bool]) -> Iterator[None]:
     Args:
         wanted: Whether another trial may come.
     """
+    before: Any = getattr(tune_controller, "_ObjectCache", None)
+    if before is None:
+        yield
+        return
 
-    class Kept(_ObjectCache):
+    class Kept(before):
         @property
         def num_cached_objects(self) -> int:
             # Only asked for in order to replace workers that are starting.
@@ -54,10 +57,6 @@ def workers_kept(wanted: Callable[[], bool]) -> Iterator[None]:
             if self._num_cached_objects and (force_all or not wanted()):
                 yield from super().flush_cached_objects(force_all=True)
 
-    before = getattr(tune_controller, "_ObjectCache", None)
-    if before is None:
-        yield
-        return
     tune_controller._ObjectCache = Kept
     try:
         yield
