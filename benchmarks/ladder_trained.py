@@ -1,18 +1,21 @@
 """A ladder of epochs on real trainings: what each winner is worth when it is trained in full, several times.
 
-    python -m benchmarks.ladder_trained run [--seeds 3] [--first-seed 0] [--trials 24] [--results FILE]
+    python -m benchmarks.ladder_trained run [--seeds 3] [--first-seed 0] [--trials 24] [--rungs 2,6,24]
+        [--results FILE]
     python -m benchmarks.ladder_trained table [--results FILE]
 
-The trainings are those of `benchmarks.record_digits` (12 genes, a small detector on `digits`), 24 epochs long; the
-real ledger, journal and search decide, one trial after the other. `full`, `ladder` (rungs at epochs 2 and 6) and
-`fewer` are as in `benchmarks.ladder`: the latter two have a third of the epochs of the first. The configuration that
-each would export is then trained in full under five seeds that no trial had, and so is the start.
+The trainings are those of `benchmarks.record_digits` (12 genes, a small detector on `digits`), as long as the last
+rung; the real ledger, journal and search decide, one trial after the other. `full`, `ladder` and `fewer` are as in
+`benchmarks.ladder`: the latter two have a third of the epochs of the first. The configuration that each would export
+is then trained in full under five seeds that no trial had, and so is the start. `agreement` is the rank agreement
+of each rung with the end, over the trials of `full`.
 """
 
 import argparse
 import json
 import tempfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +24,13 @@ import numpy as np
 from benchmarks.ladder import RULES, SHARE, header, read, spent
 from benchmarks.record_digits import SPACE, training
 from evolve import Journal
+from evolve.fidelity import rank_agreement
 from evolve.ledger import Ledger
 from evolve.trainable import Assignment, Outcome
 
 RESULTS = Path(__file__).parent / "data" / "ladder_trained.jsonl"
 RUNGS = (2, 6, 24)
+"""Of the ladder unless others are given; the last is the length of a training."""
 AGAIN = range(1000, 1005)
 
 
@@ -33,63 +38,70 @@ class _StoppedError(Exception):
     """The ledger stopped the trial."""
 
 
-def train_trial(ledger: Ledger, assignment: Assignment) -> None:
-    """One trial, until it ends or is stopped."""
+def train_trial(ledger: Ledger, assignment: Assignment, epochs: int) -> list[float]:
+    """One trial, until it ends or is stopped: its fitness after each epoch."""
+    curve: list[float] = []
 
     def report(epoch: int, row: dict[str, float]) -> None:
+        curve.append(row["fitness"])
         if not ledger.reported(assignment.trial, epoch, row):
             raise _StoppedError
 
     from trainer import train
 
     with tempfile.TemporaryDirectory() as place:
-        config = training(
-            assignment.config, assignment.settings.get("seed", 0), Path(place) / "out", RUNGS[-1]
-        )
+        config = training(assignment.config, assignment.settings.get("seed", 0), Path(place) / "out", epochs)
         try:
             result = train(config, report=report)
         except _StoppedError:
-            return
+            return curve
     ledger.ended(assignment.trial, Outcome(result.fitness, result.metrics, result.history, result.reason))
+    return curve
 
 
-def in_full(config: dict[str, Any]) -> list[float]:
+def in_full(config: dict[str, Any], epochs: int) -> list[float]:
     """Fitness of a configuration under each of the seeds `AGAIN`."""
     from trainer import train
 
     found = []
     for seed in AGAIN:
         with tempfile.TemporaryDirectory() as place:
-            result = train(training(config, seed, Path(place) / "out", RUNGS[-1]))
+            result = train(training(config, seed, Path(place) / "out", epochs))
         found.append(round(result.fitness or 0.0, 5))
     return found
 
 
-def evolve(rule: str, trials: int, seed: int) -> dict[str, Any]:
+def evolve(rule: str, trials: int, seed: int, rungs: tuple[int, ...]) -> dict[str, Any]:
     """One evolution."""
-    most = SHARE * trials * RUNGS[-1]
+    most = SHARE * trials * rungs[-1]
+    curves: dict[int, list[float]] = {}
     with tempfile.TemporaryDirectory() as place, Journal(Path(place) / "journal.jsonl") as journal:
-        journal.append(header(rule, trials, seed, SPACE, RUNGS))
+        journal.append(header(rule, trials, seed, SPACE, rungs))
         ledger = Ledger(Path(place), journal)
         while rule != "ladder" or sum(each.epochs for each in ledger.state.trials.values()) < most:
             assignment = ledger.next_assignment()
             if assignment is None:
                 break
-            train_trial(ledger, assignment)
+            curves[assignment.trial] = train_trial(ledger, assignment, rungs[-1])
         state = ledger.state
     best = state.best() or state.trials[0]
-    return {**spent(state), "promised": best.fitness, "again": in_full(best.config)}
+    agreed = [rank_agreement(list(curves.values()), rung) for rung in rungs[:-1]] if rule == "full" else []
+    found = {**spent(state), "promised": best.fitness, "again": in_full(best.config, rungs[-1])}
+    return found | {"agreement": [round(each.rho, 3) for each in agreed if each]}
 
 
-def run(seeds: range, trials: int, results: Path) -> None:
+def run(seeds: range, trials: int, rungs: tuple[int, ...], results: Path) -> None:
     """Make what the file does not hold, and append it."""
-    done = {(row["rule"], row["seed"]) for row in read(results)}
+    done = {(row["rule"], row["seed"]) for row in read(results) if tuple(row["rungs"]) == rungs}
     for seed in seeds:
         for rule in (*RULES, "start"):
             if (rule, seed) in done or (rule == "start" and seed):
                 continue
-            made = {"again": in_full(SPACE.start)} if rule == "start" else evolve(rule, trials, seed)
-            row = {"rule": rule, "seed": seed, "asked": trials, **made}
+            if rule == "start":
+                made: dict[str, Any] = {"again": in_full(SPACE.start, rungs[-1])}
+            else:
+                made = evolve(rule, trials, seed, rungs)
+            row = {"rule": rule, "seed": seed, "asked": trials, "rungs": rungs, **made}
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(row, flush=True)
@@ -98,19 +110,20 @@ def run(seeds: range, trials: int, results: Path) -> None:
 def table(results: Path) -> Iterator[str]:
     """Markdown, line by line."""
     rows = read(results)
-    yield "| rule | seeds | trials | whole | epochs | promised | trained again: mean | by seed |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for rule in (*RULES, "start"):
-        own = [row for row in rows if row["rule"] == rule]
+    yield "| rungs | rule | seeds | trials | whole | epochs | promised | trained again: mean | by seed | agreement |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for rungs, rule in product(dict.fromkeys(tuple(row["rungs"]) for row in rows), (*RULES, "start")):
+        own = [row for row in rows if (row["rule"], tuple(row["rungs"])) == (rule, rungs)]
         if not own:
             continue
         means = [float(np.mean(row["again"])) for row in own]
         told = [np.mean([row.get(key) or np.nan for row in own]) for key in ("trials", "whole", "epochs")]
         promised = np.mean([row.get("promised") or np.nan for row in own])
         by_seed = ", ".join(f"{mean:.3f}" for mean in means)
+        agreed = "; ".join(", ".join(map(str, row["agreement"])) for row in own if row.get("agreement"))
         yield (
-            f"| {rule} | {len(own)} | {told[0]:.0f} | {told[1]:.0f} | {told[2]:.0f} | {promised:.3f} | "
-            f"{np.mean(means):.3f} | {by_seed} |"
+            f"| {', '.join(map(str, rungs))} | {rule} | {len(own)} | {told[0]:.0f} | {told[1]:.0f} | {told[2]:.0f} | "
+            f"{promised:.3f} | {np.mean(means):.3f} | {by_seed} | {agreed} |"
         )
 
 
@@ -120,10 +133,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--rungs", default=",".join(map(str, RUNGS)))
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.what == "run":
-        run(range(options.first_seed, options.first_seed + options.seeds), options.trials, options.results)
+        rungs = tuple(int(rung) for rung in options.rungs.split(","))
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        run(seeds, options.trials, rungs, options.results)
     for line in table(options.results):
         print(line)
 

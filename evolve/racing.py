@@ -28,6 +28,9 @@ _T90 = (
 )
 _NORMAL90 = 1.645
 
+START = 0  # id of the trial of the start configuration
+_CROWN = 1.0  # standard errors of the difference by which another must lead the start to come before it
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -67,11 +70,16 @@ def standings(runs: Iterable[tuple[int, float | None]]) -> list[Standing]:
     The noise is taken to be the same everywhere and is pooled over all that were tried more than once: with it, one
     lucky trial does not beat three good ones. A configuration one of whose trials failed comes after all others.
 
+    The start keeps its place before any whose mean is not a standard error of their difference above its own: of many
+    that are no better, one always looks better, and a user would give up her defaults for it.
+
     Args:
-        runs: (id of the configuration's first trial, fitness or None for a failure), in the order of the trials.
+        runs: (id of the configuration's first trial, fitness or None for a failure), in the order of the trials. The
+            start's is 0.
 
     Returns:
-        Configurations with at least one finished trial, the best lower bound first, the earlier one of equals.
+        Configurations with at least one finished trial, the best lower bound first, the earlier one of equals; the
+        start before them where none leads it.
 
     >>> [s.trial for s in standings([(0, 0.50), (1, 0.61), (2, 0.60), (2, 0.58), (0, 0.54)])]
     [1, 2, 0]
@@ -99,7 +107,17 @@ def standings(runs: Iterable[tuple[int, float | None]]) -> list[Standing]:
         for first, group in groups.items()
         if group
     ]
-    return sorted(table, key=lambda s: (s.failures > 0, -s.low, s.trial))
+    ranked = sorted(table, key=lambda s: (s.failures > 0, -s.low, s.trial))
+    start = next((each for each in ranked if each.trial == START), None)
+    if start is None or start.failures or _leads(ranked[0], start, spread):
+        return ranked
+    return [start, *(each for each in ranked if each is not start)]
+
+
+def _leads(leader: Standing, start: Standing, spread: float) -> bool:
+    """Whether a leader's mean is far enough above the start's, or nothing is known of the noise."""
+    error = spread * math.sqrt(1 / leader.runs + 1 / start.runs)
+    return leader is not start and leader.mean - start.mean >= _CROWN * error
 
 
 def _quantile(degrees: int) -> float:

@@ -108,7 +108,7 @@ class RunState:
         return list(self._judged.get(epochs, ()))
 
     def standings(self) -> list[Standing]:
-        """Configurations with a fitness, the best lower bound first; see `evolve.racing`."""
+        """Configurations with a fitness, the one to be exported first; see `evolve.racing`."""
         ended = [trial for trial in self.searched if trial.status not in ("running", "stopped")]
         runs = [
             (trial.id if trial.replicates_of is None else trial.replicates_of, trial.fitness)
@@ -121,7 +121,7 @@ class RunState:
         return self.trials[trial].fitness is not None
 
     def confirmed(self) -> list[Standing]:
-        """Configurations whose every training of the newest confirmation ended, the best lower bound first.
+        """Configurations whose every training of the newest confirmation ended, the one to be exported first.
 
         The fitness by which the search found a configuration does not count here: it was chosen for being high.
         """
@@ -137,7 +137,7 @@ class RunState:
         return standings((int(t.confirms or 0), t.fitness) for t in runs if t.confirms in done)
 
     def best(self) -> TrialState | None:
-        """The first trial of the configuration with the best lower bound; None before the first that finished.
+        """The first trial of the configuration that leads (see `evolve.racing`); None before the first that finished.
 
         Where configurations were confirmed, one of them, by what was measured then. Without repeated trials it is
         the fittest trial, the earlier one of equals.

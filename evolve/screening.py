@@ -41,7 +41,7 @@ _EARLIER_FADES = 20  # told trials after which an earlier result counts half
 _FORETOLD = 0.5  # of a foretold fitness's scatter: the process's own noise covers a part of it
 _CROWDED = 1e6  # taken from the promise of a child beside an open trial: it is a last resort
 _RACE_EVERY = 8  # asks between two repeated trials
-_RACE_FROM = 24  # told trials
+_RACE_FROM = 24  # asks, of which half were told
 
 
 @dataclass(frozen=True)
@@ -249,10 +249,11 @@ def _repeat(history: History, belief: _Belief) -> tuple[Config, Origin] | None:
 
     Racing: the configuration that would be exported now is repeated, until it was tried `replicas` times or another
     leads; then the one that is believed best. A leader whose standard error is small beside its lead is believed as
-    it is.
+    it is, but for the first: without one repeated trial nobody could tell whether the start is beaten.
     """
-    settings = history.settings
-    if settings.replicas < 2 or len(history.told) < _RACE_FROM or len(history.trials) % _RACE_EVERY:
+    settings, asked = history.settings, len(history.trials)
+    known = asked >= _RACE_FROM and len(history.told) >= _RACE_FROM // 2
+    if settings.replicas < 2 or not known or asked % _RACE_EVERY:
         return None
     whole = [row for row, trial in enumerate(belief.finished) if trial not in history.doubts]
     if not whole:
@@ -269,7 +270,8 @@ def _repeat(history: History, belief: _Belief) -> tuple[Config, Origin] | None:
         runs = history.runs(leader)
     rivals = np.sort(belief.means)[::-1][:_PARENTS]
     error = math.sqrt(belief.process.kernel.noise / len(runs))
-    if len(runs) >= settings.replicas or error < rivals[0] - rivals[-1]:
+    repeated = any(trial.replicates_of is not None for trial in history.trials)
+    if len(runs) >= settings.replicas or (repeated and error < rivals[0] - rivals[-1]):
         return None
     origin = {"kind": "replicate", "parents": [leader], "replicates_of": leader, "run": len(runs)}
     return dict(history.trials[leader].config), origin

@@ -194,7 +194,7 @@ class Search(ABC):
             self._told[trial], self._doubts[trial] = each.mean, each.deviation
 
     def standings(self) -> list[Standing]:
-        """Configurations with a whole trial, the best lower bound first; see `evolve.racing`."""
+        """Configurations with a whole trial, the one to be exported first; see `evolve.racing`."""
         runs = [
             (self._first(trial), fitness)
             for trial, fitness in sorted(self._told.items())
@@ -203,7 +203,7 @@ class Search(ABC):
         return standings(runs)
 
     def best(self) -> Told | None:
-        """The configuration of the best lower bound, and its mean fitness; None before the first that did not fail.
+        """The configuration that leads the standings, and its mean fitness; None before the first that did not fail.
 
         Without repeated trials that is the fittest, the earlier one of equals.
         """

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from evolve.confirm import Measured
-from evolve.racing import Standing
+from evolve.racing import START, Standing
 
 
 def moment(seconds: object) -> str:
@@ -52,14 +52,24 @@ def belief_words(measured: Measured) -> str:
     >>> words.startswith("Not confirmed: fitness 0.4400 after one training of 30 epochs")
     True
     """
+    if measured.standing.trial == START and measured.rivals > 1:
+        kept = "The start stays: no other configuration's mean is a standard error of the difference above its own. "
+        return kept + _belief(measured)
+    return _belief(measured)
+
+
+def _belief(measured: Measured) -> str:
     standing, found = measured.standing, measured.found
     many = found.runs > 1
     chosen = f"{found.runs} trainings" if many else "one training"
     if measured.seeds is None:
+        words = "each, the" if many else "is the"
+        luck = f" {words} best of {measured.rivals} configurations, so a new training will rather give less."
+        if standing.trial == START:
+            luck = " each." if many else "."
         return (
-            f"Not confirmed: fitness {found.mean:.4f} after {chosen} of {measured.found_epochs} epochs "
-            f"{'each, the' if many else 'is the'} best of {measured.rivals} configurations, so a new training will "
-            "rather give less. `beagle confirm` trains the best again under new seeds."
+            f"Not confirmed: fitness {found.mean:.4f} after {chosen} of {measured.found_epochs} epochs{luck} "
+            "`beagle confirm` trains the best again under new seeds."
         )
     margin = "" if standing.margin is None else f" ± {standing.margin:.4f} (90 % interval)"
     failed = f" {standing.failures} more failed." if standing.failures else ""

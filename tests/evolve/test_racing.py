@@ -22,13 +22,34 @@ def test_without_repeated_trials_the_fittest_leads_and_the_earlier_of_equals() -
 
 
 def test_a_lucky_trial_does_not_beat_a_configuration_that_was_good_three_times() -> None:
-    table = standings([(0, 0.50), (0, 0.54), (0, 0.52), (1, 0.525), (2, 0.40), (2, 0.44)])
-    assert table[0].trial == 0
+    table = standings([(1, 0.50), (1, 0.54), (1, 0.52), (2, 0.525), (3, 0.40), (3, 0.44)])
+    assert table[0].trial == 1
     assert table[0].runs == 3
 
 
 def test_a_far_better_single_trial_leads_all_the_same() -> None:
     assert standings([(0, 0.50), (0, 0.52), (1, 0.9)])[0].trial == 1
+
+
+def test_the_start_keeps_its_place_before_what_is_hardly_better() -> None:
+    noise = [
+        (5, 0.30),
+        (5, 0.34),
+        (5, 0.32),
+    ]  # a standard deviation of 0.02, so 0.028 between two single trials
+    assert [each.trial for each in standings([(0, 0.50), (1, 0.52), *noise])] == [0, 1, 5]
+    assert [each.trial for each in standings([(0, 0.50), (1, 0.54), *noise])] == [1, 0, 5]
+    # Nine trainings of each tell them apart.
+    often = [(0, 0.50)] * 9 + [(1, 0.52)] * 9
+    assert standings([*often, *noise])[0].trial == 1
+
+
+def test_without_repeated_trials_nothing_holds_the_start() -> None:
+    assert standings([(0, 0.50), (1, 0.501)])[0].trial == 1
+
+
+def test_a_start_that_failed_once_keeps_no_place() -> None:
+    assert standings([(0, 0.50), (0, None), (1, 0.505), (2, 0.30), (2, 0.34)])[0].trial == 1
 
 
 def test_a_configuration_that_failed_once_comes_after_all_that_never_did() -> None:

@@ -125,6 +125,23 @@ def test_a_journal_whose_trials_are_their_own_parents_has_an_end() -> None:
     assert [each.id for each in ancestry(build_view(events))] == [1]
 
 
+def test_where_the_start_stays_before_a_luckier_trial_the_page_says_why() -> None:
+    events = [header(4), *trial(0, 0.500, bred(0, []), SPACE.start)]
+    events += trial(1, 0.501, bred(1, [0]), SPACE.start | {"mixup": 0.5})
+    for number, fitness in ((2, 0.3), (3, 0.34)):
+        again = {"replicates_of": 2, "run": number - 2} if number > 2 else {}
+        events += trial(number, fitness, bred(number, [0]) | again, SPACE.start | {"mixup": 0.9})
+    view = build_view(events)
+    assert view.best is view.start is not None
+    text = text_of(view)
+    assert (
+        "The start stays: no other configuration's mean is a standard error of the difference above its own."
+        in text
+    )
+    assert "the start configuration still leads" in text
+    assert "rather give less" not in text
+
+
 def test_repeated_trainings_give_the_gain_its_interval() -> None:
     events = [header(4)]
     for number, (first, fitness, mixup) in enumerate(
