@@ -1,8 +1,8 @@
 """Where runs and trainings are kept, and what the command refuses to write over."""
 
-import os
 from pathlib import Path
 
+from evolve.aside import write_aside
 from evolve.store_url import StoreError, StoreUrl
 from evolve.stored_run import holds_run, mirror_of, spool_of, store_of
 
@@ -107,10 +107,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         CommandError: The folder is missing, or the disk is full.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.write_bytes(content)
-        aside.replace(path)
+        write_aside(path, content)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise CommandError(f"{path} can't be written: {error.strerror}") from error

@@ -16,12 +16,12 @@ import numpy as np
 
 from anchors import fit, metrics
 from anchors.metrics import AnchorError, AnchorMetrics
-from cluster.aside import write_aside
 from cluster.service_models import Density, FitFigures, FitResult
 from cluster.service_uploads import Limits, Uploaded, Wh, read_upload
 from cluster.spec import ClusterError
 from dataset import DataError, load
 from dataset.shapes_csv import is_shape_table, load_shapes
+from evolve.aside import write_aside
 from model.errors import ModelError
 from model.spec import load_spec, round_image_size
 

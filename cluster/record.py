@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from cluster.aside import write_aside
 from cluster.spec import ClusterError
+from evolve.aside import write_aside
 
 Kept = TypeVar("Kept")
 

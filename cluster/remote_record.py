@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from cluster.aside import write_aside
 from cluster.record import new_job_folder, read_versioned
 from cluster.spec import ClusterError, JobSpec, Resources
+from evolve.aside import write_aside
 
 VERSION = 1
 REMOTE = "remote.json"

@@ -18,11 +18,11 @@ from collections import OrderedDict, deque
 from pathlib import Path
 from typing import Any
 
-from cluster.aside import write_aside
 from cluster.fit_worker import ERROR, REQUEST, RESULT, UPLOAD
 from cluster.service_models import Fit, FitResult
 from cluster.service_settings import ServiceSettings
 from cluster.spec import ClusterError
+from evolve.aside import write_aside
 
 logger = logging.getLogger(__name__)
 

@@ -17,12 +17,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from evolve.aside import write_aside
 from evolve.command_follow import Live, follow
 from evolve.command_keeper import NOT_STARTED
 from evolve.command_process import Command, Ending, Place, explain
 from evolve.command_results import Best, Reader, Row, best_epoch
 from evolve.command_spec import CommandSpec
-from evolve.command_values import at_length, command_words, placeholder_values, write_hyp, write_text
+from evolve.command_values import at_length, command_words, placeholder_values, write_hyp
 from evolve.command_words import fields_of, fill
 from evolve.space import EvolveError
 from evolve.tracked_results import COMMAND_TAG, make_store
@@ -60,7 +61,7 @@ class _Memory:
         return cls(**{key: value for key, value in known.items() if key != "version"})
 
     def save(self, path: Path) -> None:
-        write_text(path, json.dumps({"version": 1, **asdict(self)}))
+        write_aside(path, json.dumps({"version": 1, **asdict(self)}))
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """What the placeholders of a command come to, and the hyperparameters that it is handed."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from evolve.aside import write_aside
 from evolve.command_spec import CommandSpec, Scalar
 from evolve.command_words import fields_of, fill_all
 from evolve.gene import Value
@@ -99,17 +99,7 @@ def write_hyp(folder: Path, spec: CommandSpec, config: Mapping[str, Value]) -> N
     """Write the file of hyperparameters, where the command takes one."""
     if spec.handover.file is not None:
         text = yaml.safe_dump(hyperparameters(spec, config), sort_keys=False, allow_unicode=True)
-        write_text(folder / spec.handover.file, text)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file aside and move it into place."""
-    aside = path.with_name(f".{path.name}.part")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+        write_aside(folder / spec.handover.file, text)
 
 
 def at_length(

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from evolve.aside import write_aside
 from evolve.driver_signs import STOP as REQUEST_NAME
 from evolve.driver_signs import driver_in
 from evolve.space import EvolveError
@@ -30,17 +31,14 @@ def ask_to_stop(folder: Path, how: Stop = "gently") -> None:
     Raises:
         EvolveError: The run folder can't be written.
     """
-    aside = folder / f".{REQUEST_NAME}.{os.getpid()}"
     request = json.dumps({"version": 1, "how": how, "time": time.time()})
     store = store_of(folder)
     if store is not None:
         store.put(REQUEST_NAME, request.encode())
         return
     try:
-        aside.write_text(request, encoding="utf-8")
-        aside.replace(folder / REQUEST_NAME)
+        write_aside(folder / REQUEST_NAME, request)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise EvolveError(f"{folder}: it can't be asked to stop there ({error.strerror})") from error
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from evolve.aside import write_aside
 from evolve.object_store import ObjectStore
 from evolve.run_state import JournalError
 from evolve.segments import BLOCK, SegmentWriter
@@ -168,13 +169,3 @@ def _is_dead(told: dict[str, Any]) -> bool:
         return bool(psutil.Process(process["pid"]).create_time() != process["started"])
     except psutil.Error:
         return True
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Write a file aside and move it into place."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """The report of a run: one HTML page made from its journal alone, while the run goes on or after it."""
 
-import os
 from pathlib import Path
 
+from evolve.aside import write_aside
 from evolve.charts import drawable, fixed, short
 from evolve.journal import RunState, read_journal
 from evolve.page import Html, join, page, section, tag
@@ -48,17 +48,10 @@ def write_report(run_folder: Path, target: Path | None = None) -> Path:
     target = Path(target) if target is not None else Path(run_folder) / "report.html"
     view = build_view(read_journal(Path(run_folder) / "journal.jsonl"))
     content = build_page(view).encode()
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(target)
+        write_aside(target, content)
     except OSError as error:
         raise ReportError(f"{target}: the report cannot be written ({error.strerror})") from error
-    finally:
-        aside.unlink(missing_ok=True)
     return target
 
 

@@ -12,7 +12,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from evolve.driver_signs import Sign, wait_for_end, who_am_i, write_aside
+from evolve.aside import write_aside
+from evolve.driver_signs import Sign, wait_for_end, who_am_i
 from evolve.object_store import ObjectStore
 from evolve.run_state import JournalError
 from evolve.segments import SegmentLog, SegmentWriter
