@@ -38,12 +38,10 @@ class _StoppedError(Exception):
     """The ledger stopped the trial."""
 
 
-def train_trial(ledger: Ledger, assignment: Assignment, epochs: int) -> list[float]:
-    """One trial, until it ends or is stopped: its fitness after each epoch."""
-    curve: list[float] = []
+def train_trial(ledger: Ledger, assignment: Assignment, epochs: int) -> None:
+    """One trial, until it ends or is stopped."""
 
     def report(epoch: int, row: dict[str, float]) -> None:
-        curve.append(row["fitness"])
         if not ledger.reported(assignment.trial, epoch, row):
             raise _StoppedError
 
@@ -54,9 +52,8 @@ def train_trial(ledger: Ledger, assignment: Assignment, epochs: int) -> list[flo
         try:
             result = train(config, report=report)
         except _StoppedError:
-            return curve
+            return
     ledger.ended(assignment.trial, Outcome(result.fitness, result.metrics, result.history, result.reason))
-    return curve
 
 
 def in_full(config: dict[str, Any], epochs: int) -> list[float]:
@@ -74,7 +71,6 @@ def in_full(config: dict[str, Any], epochs: int) -> list[float]:
 def evolve(rule: str, trials: int, seed: int, rungs: tuple[int, ...]) -> dict[str, Any]:
     """One evolution."""
     most = SHARE * trials * rungs[-1]
-    curves: dict[int, list[float]] = {}
     with tempfile.TemporaryDirectory() as place, Journal(Path(place) / "journal.jsonl") as journal:
         journal.append(header(rule, trials, seed, SPACE, rungs))
         ledger = Ledger(Path(place), journal)
@@ -82,10 +78,15 @@ def evolve(rule: str, trials: int, seed: int, rungs: tuple[int, ...]) -> dict[st
             assignment = ledger.next_assignment()
             if assignment is None:
                 break
-            curves[assignment.trial] = train_trial(ledger, assignment, rungs[-1])
+            train_trial(ledger, assignment, rungs[-1])
         state = ledger.state
     best = state.best() or state.trials[0]
-    agreed = [rank_agreement(list(curves.values()), rung) for rung in rungs[:-1]] if rule == "full" else []
+    agreed = []
+    if rule == "full":
+        curves = [
+            [row["fitness"] for _, row in sorted(each.reports.items())] for each in state.trials.values()
+        ]
+        agreed = [rank_agreement(curves, rung) for rung in rungs[:-1]]
     found = {**spent(state), "promised": best.fitness, "again": in_full(best.config, rungs[-1])}
     return found | {"agreement": [round(each.rho, 3) for each in agreed if each]}
 

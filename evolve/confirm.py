@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from evolve.racing import Standing
+from evolve.racing import START, Standing
 from evolve.search_base import CONFIRM
 from evolve.space import EvolveError
 
@@ -139,7 +139,7 @@ def confirm_event(state: "RunState", plan: Plan) -> "Event":
     ranked = [each.trial for each in state.standings() if not each.failures][: plan.top]
     if not ranked:
         raise EvolveError("a trial must have finished to be confirmed, but none has")
-    start = state.trials[0]
+    start = state.trials[START]
     if start.fitness is not None and start.id not in ranked:
         ranked.append(start.id)  # without it nobody could say what the search has gained
     full = int(state.header.get("settings", {}).get("epochs") or state.trials[ranked[0]].epochs)

@@ -17,6 +17,7 @@ from evolve.confirm import confirm_event, confirmation_due, next_confirmation
 from evolve.costs import costs_of, objectives_of
 from evolve.journal import Event, Journal, JournalError, RunState, TrialState, fold, read_journal
 from evolve.ladder import best_fitness
+from evolve.racing import START
 from evolve.run_state import DRIVER_RESTARTED
 from evolve.search import SearchError, Trial, search_from_events
 from evolve.space import EvolveError
@@ -183,7 +184,7 @@ class Ledger:
             fitness = best_fitness(trial.reports, rung)
             if rung not in trial.rungs and fitness is not None:
                 bar = ladder.bar(self.state.at_rung(rung), fitness)
-                goes_on = bar is None or fitness >= bar or trial.id == 0
+                goes_on = bar is None or fitness >= bar or trial.id == START
                 event = {"event": "rung", "trial": trial.id, "epochs": rung, "fitness": fitness}
                 if self._write({**event, "bar": bar, "goes_on": goes_on}) and goes_on:
                     self._search.climb(trial.id, fitness)

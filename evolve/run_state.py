@@ -7,7 +7,7 @@ from typing import Any
 
 from evolve.confirm import Confirmation, Measured
 from evolve.ladder import Ladder, Rung
-from evolve.racing import Standing, standings
+from evolve.racing import START, Standing, standings
 from evolve.trial_state import DRIVER_RESTARTED, Event, JournalError, Metrics, Status, TrialState
 
 # A trial's state has its own file for its size.
@@ -166,7 +166,7 @@ class RunState:
         search = {each.trial: each for each in self.standings()}
         confirmed = {each.trial: each for each in self.confirmed()}
         tables = confirmed or search
-        known = (search[first], best.epochs, len(search), tables.get(0))
+        known = (search[first], best.epochs, len(search), tables.get(START))
         if first not in confirmed:
             return Measured(search[first], best.epochs, *known)
         last = self.confirmations[-1]

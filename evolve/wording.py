@@ -52,32 +52,27 @@ def belief_words(measured: Measured) -> str:
     >>> words.startswith("Not confirmed: fitness 0.4400 after one training of 30 epochs")
     True
     """
-    if measured.standing.trial == START and measured.rivals > 1:
-        kept = "The start stays: no other configuration's mean is a standard error of the difference above its own. "
-        return kept + _belief(measured)
-    return _belief(measured)
-
-
-def _belief(measured: Measured) -> str:
     standing, found = measured.standing, measured.found
+    stays = standing.trial == START
+    kept = ""
+    if stays and measured.rivals > 1:
+        kept = "The start stays: no other configuration's mean is a standard error of the difference above its own. "
     many = found.runs > 1
     chosen = f"{found.runs} trainings" if many else "one training"
     if measured.seeds is None:
-        words = "each, the" if many else "is the"
-        luck = f" {words} best of {measured.rivals} configurations, so a new training will rather give less."
-        if standing.trial == START:
-            luck = " each." if many else "."
-        return (
-            f"Not confirmed: fitness {found.mean:.4f} after {chosen} of {measured.found_epochs} epochs{luck} "
-            "`beagle confirm` trains the best again under new seeds."
-        )
+        told = f"fitness {found.mean:.4f} after {chosen} of {measured.found_epochs} epochs{' each' if many else ''}"
+        luck = ""
+        if not stays:
+            best = f"{', the' if many else ' is the'} best of {measured.rivals} configurations"
+            luck = f"{best}, so a new training will rather give less"
+        return f"{kept}Not confirmed: {told}{luck}. `beagle confirm` trains the best again under new seeds."
     margin = "" if standing.margin is None else f" ± {standing.margin:.4f} (90 % interval)"
     failed = f" {standing.failures} more failed." if standing.failures else ""
     start = ""
     if measured.start is not None and measured.start.trial != standing.trial:
         start = f" The start, trained alike: {measured.start.mean:.4f}."
     return (
-        f"Confirmed: fitness {standing.mean:.4f}{margin}, the mean of {standing.runs} trainings of "
+        f"{kept}Confirmed: fitness {standing.mean:.4f}{margin}, the mean of {standing.runs} trainings of "
         f"{measured.epochs} epochs under new seeds ({', '.join(map(str, measured.seeds))}).{failed}{start} "
         f"The search had chosen it for {found.mean:.4f} after {chosen} of {measured.found_epochs} epochs."
     )

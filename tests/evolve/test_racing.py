@@ -32,11 +32,8 @@ def test_a_far_better_single_trial_leads_all_the_same() -> None:
 
 
 def test_the_start_keeps_its_place_before_what_is_hardly_better() -> None:
-    noise = [
-        (5, 0.30),
-        (5, 0.34),
-        (5, 0.32),
-    ]  # a standard deviation of 0.02, so 0.028 between two single trials
+    # A standard deviation of 0.02, so 0.028 between two single trials.
+    noise = [(5, 0.30), (5, 0.34), (5, 0.32)]
     assert [each.trial for each in standings([(0, 0.50), (1, 0.52), *noise])] == [0, 1, 5]
     assert [each.trial for each in standings([(0, 0.50), (1, 0.54), *noise])] == [1, 0, 5]
     # Nine trainings of each tell them apart.
