@@ -1,32 +1,36 @@
 """A ladder of epochs on real trainings: what each winner is worth when it is trained in full, several times.
 
     python -m benchmarks.ladder_trained run [--seeds 3] [--first-seed 0] [--trials 24] [--rungs 2,6,24]
-        [--results FILE]
+        [--data digits --image-size 64] [--rules full,ladder,fewer,start] [--results FILE]
     python -m benchmarks.ladder_trained table [--results FILE]
 
-The trainings are those of `benchmarks.record_digits` (12 genes, a small detector on `digits`), as long as the last
-rung; the real ledger, journal and search decide, one trial after the other. `full`, `ladder` and `fewer` are as in
-`benchmarks.ladder`: the latter two have a third of the epochs of the first. The configuration that each would export
-is then trained in full under five seeds that no trial had, and so is the start. `agreement` is the rank agreement
-of each rung with the end, over the trials of `full`.
+The trainings are those of `benchmarks.record_digits` (12 genes, a small detector) on `digits` or on a data set of
+your own, as long as the last rung; the real ledger, journal and search decide, one trial after the other. `full`,
+`ladder` and `fewer` are as in `benchmarks.ladder`: the latter two have a third of the epochs of the first. The
+configuration that each would export is then trained in full under five seeds that no trial had, and so is the start.
+`agreement` is the rank agreement of each rung with the end, over the trials of `full`.
 """
 
 import argparse
 import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.ladder import RULES, SHARE, header, read, spent
-from benchmarks.record_digits import SPACE, training
+from benchmarks.record_digits import IMAGE_SIZE, SPACE, training
 from evolve import Journal
 from evolve.fidelity import rank_agreement
 from evolve.ledger import Ledger
 from evolve.trainable import Assignment, Outcome
+
+if TYPE_CHECKING:
+    from trainer import TrainConfig
 
 RESULTS = Path(__file__).parent / "data" / "ladder_trained.jsonl"
 RUNGS = (2, 6, 24)
@@ -34,11 +38,39 @@ RUNGS = (2, 6, 24)
 AGAIN = range(1000, 1005)
 
 
+@dataclass(frozen=True)
+class Task:
+    """What is trained, and how long.
+
+    Attributes:
+        data: "digits", or what `dataset.load` reads.
+        image_size: px.
+        rungs: of the ladder; the last is the length of a training.
+        trials: of `full`.
+    """
+
+    data: str
+    image_size: int
+    rungs: tuple[int, ...]
+    trials: int
+
+    @property
+    def key(self) -> tuple[str, int, tuple[int, ...], int]:
+        """What tells tasks apart in the results."""
+        return Path(self.data).name, self.image_size, self.rungs, self.trials
+
+    def training(self, config: dict[str, Any], seed: int, out: Path) -> "TrainConfig":
+        """One training in full."""
+        own = training(config, seed, out, self.rungs[-1])
+        anchors = own.anchors if self.data == "digits" else "auto"
+        return replace(own, data=self.data, image_size=self.image_size, anchors=anchors)
+
+
 class _StoppedError(Exception):
     """The ledger stopped the trial."""
 
 
-def train_trial(ledger: Ledger, assignment: Assignment, epochs: int) -> None:
+def train_trial(ledger: Ledger, assignment: Assignment, task: Task) -> None:
     """One trial, until it ends or is stopped."""
 
     def report(epoch: int, row: dict[str, float]) -> None:
@@ -48,7 +80,7 @@ def train_trial(ledger: Ledger, assignment: Assignment, epochs: int) -> None:
     from trainer import train
 
     with tempfile.TemporaryDirectory() as place:
-        config = training(assignment.config, assignment.settings.get("seed", 0), Path(place) / "out", epochs)
+        config = task.training(assignment.config, assignment.settings.get("seed", 0), Path(place) / "out")
         try:
             result = train(config, report=report)
         except _StoppedError:
@@ -56,20 +88,21 @@ def train_trial(ledger: Ledger, assignment: Assignment, epochs: int) -> None:
     ledger.ended(assignment.trial, Outcome(result.fitness, result.metrics, result.history, result.reason))
 
 
-def in_full(config: dict[str, Any], epochs: int) -> list[float]:
+def in_full(config: dict[str, Any], task: Task) -> list[float]:
     """Fitness of a configuration under each of the seeds `AGAIN`."""
     from trainer import train
 
     found = []
     for seed in AGAIN:
         with tempfile.TemporaryDirectory() as place:
-            result = train(training(config, seed, Path(place) / "out", epochs))
+            result = train(task.training(config, seed, Path(place) / "out"))
         found.append(round(result.fitness or 0.0, 5))
     return found
 
 
-def evolve(rule: str, trials: int, seed: int, rungs: tuple[int, ...]) -> dict[str, Any]:
+def evolve(rule: str, seed: int, task: Task) -> dict[str, Any]:
     """One evolution."""
+    trials, rungs = task.trials, task.rungs
     most = SHARE * trials * rungs[-1]
     with tempfile.TemporaryDirectory() as place, Journal(Path(place) / "journal.jsonl") as journal:
         journal.append(header(rule, trials, seed, SPACE, rungs))
@@ -78,7 +111,7 @@ def evolve(rule: str, trials: int, seed: int, rungs: tuple[int, ...]) -> dict[st
             assignment = ledger.next_assignment()
             if assignment is None:
                 break
-            train_trial(ledger, assignment, rungs[-1])
+            train_trial(ledger, assignment, task)
         state = ledger.state
     best = state.best() or state.trials[0]
     agreed = []
@@ -87,44 +120,53 @@ def evolve(rule: str, trials: int, seed: int, rungs: tuple[int, ...]) -> dict[st
             [row["fitness"] for _, row in sorted(each.reports.items())] for each in state.trials.values()
         ]
         agreed = [rank_agreement(curves, rung) for rung in rungs[:-1]]
-    found = {**spent(state), "promised": best.fitness, "again": in_full(best.config, rungs[-1])}
+    found = {**spent(state), "promised": best.fitness, "again": in_full(best.config, task)}
     return found | {"agreement": [round(each.rho, 3) for each in agreed if each]}
 
 
-def run(seeds: range, trials: int, rungs: tuple[int, ...], results: Path) -> None:
+def run(seeds: range, rules: list[str], task: Task, results: Path) -> None:
     """Make what the file does not hold, and append it."""
-    done = {(row["rule"], row["seed"]) for row in read(results) if tuple(row["rungs"]) == rungs}
+    done = {(row["rule"], row["seed"]) for row in read(results) if _key(row) == task.key}
     for seed in seeds:
-        for rule in (*RULES, "start"):
+        for rule in rules:
             if (rule, seed) in done or (rule == "start" and seed):
                 continue
             if rule == "start":
-                made: dict[str, Any] = {"again": in_full(SPACE.start, rungs[-1])}
+                made: dict[str, Any] = {"again": in_full(SPACE.start, task)}
             else:
-                made = evolve(rule, trials, seed, rungs)
-            row = {"rule": rule, "seed": seed, "asked": trials, "rungs": rungs, **made}
+                made = evolve(rule, seed, task)
+            data, image_size, rungs, asked = task.key
+            row = {"rule": rule, "seed": seed, "data": data, "image_size": image_size, "asked": asked}
+            row |= {"rungs": rungs, **made}
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(row, flush=True)
 
 
+def _key(row: dict[str, Any]) -> tuple[str, int, tuple[int, ...], int]:
+    return row["data"], row["image_size"], tuple(row["rungs"]), row["asked"]
+
+
 def table(results: Path) -> Iterator[str]:
     """Markdown, line by line."""
     rows = read(results)
-    yield "| rungs | rule | seeds | trials | whole | epochs | promised | trained again: mean | by seed | agreement |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
-    for rungs, rule in product(dict.fromkeys(tuple(row["rungs"]) for row in rows), (*RULES, "start")):
-        own = [row for row in rows if (row["rule"], tuple(row["rungs"])) == (rule, rungs)]
+    columns = ("data, rungs", "rule", "seeds", "trials", "whole", "epochs")
+    columns += ("promised", "trained again: mean", "by seed", "agreement")
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
+    for key, rule in product(dict.fromkeys(map(_key, rows)), (*RULES, "start")):
+        own = [row for row in rows if (row["rule"], _key(row)) == (rule, key)]
         if not own:
             continue
         means = [float(np.mean(row["again"])) for row in own]
-        told = [np.mean([row.get(key) or np.nan for row in own]) for key in ("trials", "whole", "epochs")]
+        told = [np.mean([row.get(name) or np.nan for row in own]) for name in ("trials", "whole", "epochs")]
         promised = np.mean([row.get("promised") or np.nan for row in own])
         by_seed = ", ".join(f"{mean:.3f}" for mean in means)
         agreed = "; ".join(", ".join(map(str, row["agreement"])) for row in own if row.get("agreement"))
+        data, image_size, rungs, _ = key
         yield (
-            f"| {', '.join(map(str, rungs))} | {rule} | {len(own)} | {told[0]:.0f} | {told[1]:.0f} | {told[2]:.0f} | "
-            f"{promised:.3f} | {np.mean(means):.3f} | {by_seed} | {agreed} |"
+            f"| {data} {image_size} px, {', '.join(map(str, rungs))} | {rule} | {len(own)} | {told[0]:.0f} | "
+            f"{told[1]:.0f} | {told[2]:.0f} | {promised:.3f} | {np.mean(means):.3f} | {by_seed} | {agreed} |"
         )
 
 
@@ -133,14 +175,18 @@ def main() -> None:
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--rules", default=",".join((*RULES, "start")))
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--rungs", default=",".join(map(str, RUNGS)))
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.what == "run":
         rungs = tuple(int(rung) for rung in options.rungs.split(","))
+        task = Task(options.data, options.image_size, rungs, options.trials)
         seeds = range(options.first_seed, options.first_seed + options.seeds)
-        run(seeds, options.trials, rungs, options.results)
+        run(seeds, options.rules.split(","), task, options.results)
     for line in table(options.results):
         print(line)
 

@@ -3,13 +3,22 @@
 From rung to rung a straight line: fitness at the next rung over fitness at this one, fitted to all trials that
 reached both. Who goes on is chosen by the fitness at this rung alone, so the choice does not bend the line; it only
 leaves few trials at its lower end, where the uncertainty grows. Steps are chained up to the full length.
+
+Curves cross where genes make a trial fast at first and poor in the end, or slow and good: what a trial ends above or
+below its line is told from its genes, by a Gaussian process over those that went on.
+Source: Kennedy, O'Hagan 2000, "Predicting the output from a complex computer code when fast approximations are
+available" (the line, and the process of what it leaves).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from evolve.surrogate import Process
 
 _PRIOR_LOOKS = 2.0  # that a guess of the scatter counts for
 _PRIOR_SCATTER = 0.1  # of the spread of the next rung's fitnesses
@@ -17,6 +26,9 @@ _LEAST_SCATTER = 0.05  # of their mean
 _PRIOR_SLOPE = 0.5  # standard deviation of a slope before anything was seen, as a share of it
 _ROUNDS = 5
 _UNKNOWN_CLIMB, _UNKNOWN_SCATTER = 0.5, 0.15  # of the fitness, to a rung that nobody has reached
+_LEAST_CLIMBS = 8  # that reached both rungs, before genes are asked
+_MOST_CLIMBS = 240  # the newest of them; more hardly change what the genes say, and cost their cube
+_LENGTH, _NOISE = 1.0, 0.3  # what is thought of the process beforehand: smooth, and a third of it noise
 
 
 @dataclass(frozen=True)
@@ -36,8 +48,36 @@ class Foretold:
 
 
 @dataclass(frozen=True)
+class _Lean:
+    """How far above or below their line trials end, as their genes tell it."""
+
+    scale: float
+    process: "Process"
+
+    @classmethod
+    def fit(cls, points: NDArray[np.float64], left: NDArray[np.float64]) -> "_Lean | None":
+        """From encoded genes (N, F) and what the line leaves of each trial (N,); None where too few tell of it."""
+        scale = float(np.sqrt((left**2).mean()))
+        if len(left) < _LEAST_CLIMBS or scale < 1e-9:
+            return None
+        # scipy is only loaded by a search that has something to model.
+        from evolve.surrogate import Prior, Process, fit_kernel
+
+        points, scores = points[-_MOST_CLIMBS:], left[-_MOST_CLIMBS:] / scale
+        return cls(
+            scale, Process(fit_kernel(points, scores, prior=Prior(_LENGTH, noise=_NOISE)), points, scores)
+        )
+
+    def __call__(self, point: NDArray[np.float64]) -> tuple[float, float]:
+        """What is expected of a trial's genes (F,), and by what variance it may be off, its noise included."""
+        mean, deviation = self.process.predict(point[None])
+        variance = float(deviation[0]) ** 2 + self.process.kernel.noise
+        return self.scale * float(mean[0]), self.scale**2 * variance
+
+
+@dataclass(frozen=True)
 class _Step:
-    """A line from one rung to the next, with what is needed to say how sure it is."""
+    """A line from one rung to the next, with what is needed to say how sure it is, and what genes say beside it."""
 
     centre: float
     height: float
@@ -45,10 +85,16 @@ class _Step:
     scatter: float
     looks: int
     width: float
+    lean: _Lean | None = None
 
     @classmethod
-    def fit(cls, here: NDArray[np.float64], there: NDArray[np.float64]) -> "_Step":
-        """From fitnesses (N,) here and at the next rung, N >= 1.
+    def fit(
+        cls,
+        here: NDArray[np.float64],
+        there: NDArray[np.float64],
+        points: NDArray[np.float64] | None = None,
+    ) -> "_Step":
+        """From fitnesses (N,) here and at the next rung, N >= 1, and the encoded genes (N, F) where they count.
 
         Before any was seen a line through 0 is expected, growth in proportion, give or take half of its slope: the
         more the trials scatter about their line, the more that counts.
@@ -67,21 +113,32 @@ class _Step:
             left = there - height - slope * (here - centre)
             scatter = float((left**2).sum()) + _PRIOR_LOOKS * guess**2
             scatter /= max(looks - 2, 0) + _PRIOR_LOOKS
-        return cls(centre, height, slope, scatter, looks, width)
+        left = there - height - slope * (here - centre)
+        lean = None if points is None else _Lean.fit(points, left)
+        return cls(centre, height, slope, scatter, looks, width, lean)
 
-    def __call__(self, mean: float, shared: float, own: float) -> tuple[float, float, float]:
+    def __call__(
+        self, mean: float, shared: float, own: float, point: NDArray[np.float64] | None
+    ) -> tuple[float, float, float]:
         off, square = mean - self.centre, self.slope**2
         line = self.scatter * (1 / self.looks + off**2 / self.width)
+        above, scatter = (0.0, self.scatter) if self.lean is None or point is None else self.lean(point)
         # The best so far never falls.
-        return max(self.height + self.slope * off, mean), square * shared + line, square * own + self.scatter
+        ends = max(self.height + self.slope * off + above, mean)
+        return ends, square * shared + line, square * own + scatter
 
 
-def foretell(curves: Mapping[int, Sequence[float]], stopped: Iterable[int]) -> dict[int, Foretold]:
+def foretell(
+    curves: Mapping[int, Sequence[float]],
+    stopped: Iterable[int],
+    genes: Mapping[int, NDArray[np.float64]] | None = None,
+) -> dict[int, Foretold]:
     """Foretell the final fitness of stopped trials.
 
     Args:
         curves: trial to its best fitness up to each rung that it reached, of stopped and of whole trials.
         stopped: those to foretell; each reached at least one rung, and not the last.
+        genes: encoded genes (F,) of all of `curves`, in [0, 1]; None to go by the lines alone, which costs nothing.
 
     Returns:
         Each of `stopped` and what is foretold of it.
@@ -89,11 +146,10 @@ def foretell(curves: Mapping[int, Sequence[float]], stopped: Iterable[int]) -> d
     stopped = set(stopped)
     # A rung lies above every stopped trial, also while nobody has reached it.
     rungs = max((len(curve) + (trial in stopped) for trial, curve in curves.items()), default=0)
-    # By number, so that the order in which they were told does not matter.
-    climbs = [curves[trial] for trial in sorted(curves)]
-    steps = [_step(climbs, rung) for rung in range(rungs - 1)]
+    steps = [_step(curves, genes, rung) for rung in range(rungs - 1)]
     found = {}
     for trial in sorted(stopped):
+        point = None if genes is None else genes[trial]
         mean, shared, own = float(curves[trial][-1]), 0.0, 0.0
         for rung in range(len(curves[trial]) - 1, rungs - 1):
             step = steps[rung]
@@ -101,14 +157,17 @@ def foretell(curves: Mapping[int, Sequence[float]], stopped: Iterable[int]) -> d
                 shared += (_UNKNOWN_CLIMB * mean) ** 2
                 own += (_UNKNOWN_SCATTER * mean) ** 2 + 1e-12
             else:
-                mean, shared, own = step(mean, shared, own)
+                mean, shared, own = step(mean, shared, own, point)
         found[trial] = Foretold(mean, float(np.sqrt(shared + own)), float(np.sqrt(own)))
     return found
 
 
-def _step(curves: Sequence[Sequence[float]], rung: int) -> _Step | None:
-    both = [(curve[rung], curve[rung + 1]) for curve in curves if len(curve) > rung + 1]
+def _step(
+    curves: Mapping[int, Sequence[float]], genes: Mapping[int, NDArray[np.float64]] | None, rung: int
+) -> _Step | None:
+    # By number, so that the order in which they were told does not matter.
+    both = [trial for trial in sorted(curves) if len(curves[trial]) > rung + 1]
     if not both:
         return None
-    here, there = np.array(both, dtype=np.float64).T
-    return _Step.fit(here, there)
+    here, there = np.array([curves[trial][rung : rung + 2] for trial in both], dtype=np.float64).T
+    return _Step.fit(here, there, None if genes is None else np.array([genes[trial] for trial in both]))

@@ -72,7 +72,9 @@ class History:
             Fitnesses (N,), and of each (N,) by how much what was foretold may be off; 0 where it was measured.
         """
         stopped = [trial for trial in trials if trial in self.doubts]
-        found = foretell({trial: self.curves[trial] for trial in trials if trial in self.curves}, stopped)
+        climbed = [trial for trial in trials if trial in self.curves] if stopped else []
+        genes = dict(zip(climbed, self.space.features(self.stack(climbed)), strict=True))
+        found = foretell({trial: self.curves[trial] for trial in climbed}, stopped, genes)
         fitness = [found[trial].mean if trial in found else self.told[trial] for trial in trials]
         doubts = [found[trial].scatter if trial in found else 0.0 for trial in trials]
         return np.array(fitness, dtype=np.float64), np.array(doubts, dtype=np.float64)

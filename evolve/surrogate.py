@@ -22,7 +22,6 @@ _JITTER = 1e-8
 _LENGTH_SPREAD = 1.0  # of the prior of a log length
 _SIGNAL_SPREAD = 1.0
 _NOISE_SPREAD = 1.5
-_NOISE_MEAN = math.log(0.03)  # of the variance; scores have variance 1
 _ITERATIONS = 60
 _BEND = 3.0  # of a tendency, against its slope: a valley inside the space bends more than it slopes
 _TREND_MEAN = math.log(0.5)
@@ -86,10 +85,12 @@ class Prior:
     Attributes:
         length: the middle of a length, times the root of the number of features.
         trend: whether there may be a broad tendency.
+        noise: the middle of its variance; scores have variance 1.
     """
 
     length: float = 0.5
     trend: bool = True
+    noise: float = 0.03
 
 
 def fit_kernel(
@@ -111,7 +112,7 @@ def fit_kernel(
     features = points.shape[1]
     centre = np.full(features + 3, math.log(prior.length * math.sqrt(features)))
     spread = np.full(features + 3, _LENGTH_SPREAD)
-    centre[-3:] = _TREND_MEAN if prior.trend else _NO_TREND, 0.0, _NOISE_MEAN
+    centre[-3:] = _TREND_MEAN if prior.trend else _NO_TREND, 0.0, math.log(prior.noise)
     spread[-3:] = _TREND_SPREAD if prior.trend else 0.01, _SIGNAL_SPREAD, _NOISE_SPREAD
     problem: Callable[..., Any] = _Likelihood(
         points, scores, np.zeros(len(scores)) if extra is None else extra, centre, spread

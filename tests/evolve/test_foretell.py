@@ -48,6 +48,33 @@ def test_what_is_foretold_is_right_on_average_and_its_deviation_is_honest() -> N
     assert 0.4 < np.std(misses) < 1.4
 
 
+def test_genes_tell_which_trials_are_slow_at_first_and_good_in_the_end() -> None:
+    by_lines, by_genes, in_deviations = [], [], []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        genes = dict(enumerate(rng.random((60, 4))))
+        # The first gene makes a trial good, the second only fast.
+        early = {number: float(0.3 + 0.2 * gene[0] + 0.2 * gene[1]) for number, gene in genes.items()}
+        whole = {number: float(0.5 + 0.4 * gene[0] + 0.02 * rng.normal()) for number, gene in genes.items()}
+        stopped = sorted(early, key=lambda number: early[number])[:40]
+        curves = {
+            number: [early[number]] if number in stopped else [early[number], whole[number]]
+            for number in early
+        }
+        lines, told = foretell(curves, stopped), foretell(curves, stopped, genes)
+        by_lines += [lines[number].mean - whole[number] for number in stopped]
+        by_genes += [told[number].mean - whole[number] for number in stopped]
+        in_deviations += [(told[number].mean - whole[number]) / told[number].deviation for number in stopped]
+    assert np.std(by_genes) < 0.7 * np.std(by_lines)
+    assert np.mean(np.abs(in_deviations) < 1.96) > 0.85
+
+
+def test_few_trials_leave_the_genes_unasked() -> None:
+    curves = {number: [0.1 + 0.01 * number, 0.2 + 0.02 * number] for number in range(5)} | {9: [0.12]}
+    genes = {number: np.array([number / 10]) for number in curves}
+    assert foretell(curves, [9], genes) == foretell(curves, [9])
+
+
 def test_the_uncertainty_grows_away_from_those_that_went_on_and_with_the_rungs_left() -> None:
     cut, _ = climbs(60, 0.03)
     places = [place for place, curve in enumerate(cut) if len(curve) < 3]
