@@ -1,14 +1,16 @@
 """A ladder of epochs on real trainings: what each winner is worth when it is trained in full, several times.
 
     python -m benchmarks.ladder_trained run [--seeds 3] [--first-seed 0] [--trials 24] [--rungs 2,6,24]
-        [--data digits --image-size 64] [--rules full,ladder,fewer,start] [--results FILE]
+        [--data digits --image-size 64] [--rules full,ladder,fewer,short,start] [--results FILE]
     python -m benchmarks.ladder_trained table [--results FILE]
 
 The trainings are those of `benchmarks.record_digits` (12 genes, a small detector) on `digits` or on a data set of
 your own, as long as the last rung; the real ledger, journal and search decide, one trial after the other. `full`,
-`ladder` and `fewer` are as in `benchmarks.ladder`: the latter two have a third of the epochs of the first. The
-configuration that each would export is then trained in full under five seeds that no trial had, and so is the start.
-`agreement` is the rank agreement of each rung with the end, over the trials of `full`.
+`ladder` and `fewer` are as in `benchmarks.ladder`: the latter two have a third of the epochs of the first. So has
+`short`: trainings as long as the last rung but one, each with a schedule of its own to its end, and in what is left
+the best three and the start in full (`--confirm 3 --confirm-seeds 1`). The configuration that each would export is
+then trained in full under five seeds that no trial had, and so is the start. `agreement` is the rank agreement of
+each rung with the end, over the trials of `full`.
 """
 
 import argparse
@@ -25,6 +27,7 @@ import numpy as np
 from benchmarks.ladder import RULES, SHARE, header, read, spent
 from benchmarks.record_digits import IMAGE_SIZE, SPACE, training
 from evolve import Journal
+from evolve.confirm import Plan
 from evolve.fidelity import rank_agreement
 from evolve.ledger import Ledger
 from evolve.trainable import Assignment, Outcome
@@ -36,6 +39,9 @@ RESULTS = Path(__file__).parent / "data" / "ladder_trained.jsonl"
 RUNGS = (2, 6, 24)
 """Of the ladder unless others are given; the last is the length of a training."""
 AGAIN = range(1000, 1005)
+OWN_RULES = (*RULES, "short", "start")
+CONFIRMED = 3
+"""Configurations that `short` trains in full at its end, once each, and the start beside them."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,11 @@ class Task:
         """What tells tasks apart in the results."""
         return Path(self.data).name, self.image_size, self.rungs, self.trials
 
-    def training(self, config: dict[str, Any], seed: int, out: Path) -> "TrainConfig":
-        """One training in full."""
-        own = training(config, seed, out, self.rungs[-1])
+    def training(
+        self, config: dict[str, Any], seed: int, out: Path, epochs: int | None = None
+    ) -> "TrainConfig":
+        """One training, in full unless epochs are given."""
+        own = training(config, seed, out, epochs or self.rungs[-1])
         anchors = own.anchors if self.data == "digits" else "auto"
         return replace(own, data=self.data, image_size=self.image_size, anchors=anchors)
 
@@ -80,7 +88,8 @@ def train_trial(ledger: Ledger, assignment: Assignment, task: Task) -> None:
     from trainer import train
 
     with tempfile.TemporaryDirectory() as place:
-        config = task.training(assignment.config, assignment.settings.get("seed", 0), Path(place) / "out")
+        settings, out = assignment.settings, Path(place) / "out"
+        config = task.training(assignment.config, settings.get("seed", 0), out, settings["epochs"])
         try:
             result = train(config, report=report)
         except _StoppedError:
@@ -104,8 +113,14 @@ def evolve(rule: str, seed: int, task: Task) -> dict[str, Any]:
     """One evolution."""
     trials, rungs = task.trials, task.rungs
     most = SHARE * trials * rungs[-1]
+    event = header(rule, trials, seed, SPACE, rungs)
+    if rule == "short":
+        plan = Plan(CONFIRMED, epochs=rungs[-1], seeds=1)
+        event |= {"trials": int((most - (CONFIRMED + 1) * rungs[-1]) / rungs[-2]), "confirm": plan.to_dict()}
+        # From its seed follow those of the trainings that confirm; they must be none of `AGAIN`.
+        event["settings"] = {"epochs": rungs[-2], "seed": len(AGAIN)}
     with tempfile.TemporaryDirectory() as place, Journal(Path(place) / "journal.jsonl") as journal:
-        journal.append(header(rule, trials, seed, SPACE, rungs))
+        journal.append(event)
         ledger = Ledger(Path(place), journal)
         while rule != "ladder" or sum(each.epochs for each in ledger.state.trials.values()) < most:
             assignment = ledger.next_assignment()
@@ -120,7 +135,9 @@ def evolve(rule: str, seed: int, task: Task) -> dict[str, Any]:
             [row["fitness"] for _, row in sorted(each.reports.items())] for each in state.trials.values()
         ]
         agreed = [rank_agreement(curves, rung) for rung in rungs[:-1]]
-    found = {**spent(state), "promised": best.fitness, "again": in_full(best.config, task)}
+    measured = state.measured()
+    promised = measured.standing.mean if measured else None
+    found = {**spent(state), "promised": promised, "again": in_full(best.config, task)}
     return found | {"agreement": [round(each.rho, 3) for each in agreed if each]}
 
 
@@ -154,7 +171,7 @@ def table(results: Path) -> Iterator[str]:
     columns += ("promised", "trained again: mean", "by seed", "agreement")
     yield f"| {' | '.join(columns)} |"
     yield f"|{'---|' * len(columns)}"
-    for key, rule in product(dict.fromkeys(map(_key, rows)), (*RULES, "start")):
+    for key, rule in product(dict.fromkeys(map(_key, rows)), OWN_RULES):
         own = [row for row in rows if (row["rule"], _key(row)) == (rule, key)]
         if not own:
             continue
@@ -175,7 +192,7 @@ def main() -> None:
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--rules", default=",".join((*RULES, "start")))
+    parser.add_argument("--rules", default=",".join(OWN_RULES))
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--rungs", default=",".join(map(str, RUNGS)))
     parser.add_argument("--data", default="digits")
