@@ -32,11 +32,10 @@ def main() -> None:
             unit = rng.random(len(space))
             search.adopt(Trial(number, space.decode(unit) if number else space.start))
             fitness = float(np.exp(-np.sum((unit - 0.4) ** 2)) + 0.02 * rng.normal())
-            curve = [fitness * (0.4 + 0.1 * unit[0]), fitness * 0.7, fitness][
-                : 1 + (number % 3 == 0) + (number % 9 == 0)
-            ]
             if options.ladder:
-                search.tell(number, curve[-1], curve, stopped=len(curve) < 3)
+                reached = 1 + (number % 3 == 0) + (number % 9 == 0)
+                curve = [fitness * (0.4 + 0.1 * unit[0]), fitness * 0.7, fitness][:reached]
+                search.tell(number, curve[-1], curve, stopped=reached < 3)
             else:
                 search.tell(number, fitness)
         seconds = []

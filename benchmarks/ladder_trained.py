@@ -61,9 +61,14 @@ class Task:
     trials: int
 
     @property
-    def key(self) -> tuple[str, int, tuple[int, ...], int]:
-        """What tells tasks apart in the results."""
-        return Path(self.data).name, self.image_size, self.rungs, self.trials
+    def columns(self) -> dict[str, Any]:
+        """What tells its rows apart from those of other tasks."""
+        return {
+            "data": Path(self.data).name,
+            "image_size": self.image_size,
+            "asked": self.trials,
+            "rungs": self.rungs,
+        }
 
     def training(
         self, config: dict[str, Any], seed: int, out: Path, epochs: int | None = None
@@ -143,7 +148,7 @@ def evolve(rule: str, seed: int, task: Task) -> dict[str, Any]:
 
 def run(seeds: range, rules: list[str], task: Task, results: Path) -> None:
     """Make what the file does not hold, and append it."""
-    done = {(row["rule"], row["seed"]) for row in read(results) if _key(row) == task.key}
+    done = {(row["rule"], row["seed"]) for row in read(results) if _key(row) == _key(task.columns)}
     for seed in seeds:
         for rule in rules:
             if (rule, seed) in done or (rule == "start" and seed):
@@ -152,9 +157,7 @@ def run(seeds: range, rules: list[str], task: Task, results: Path) -> None:
                 made: dict[str, Any] = {"again": in_full(SPACE.start, task)}
             else:
                 made = evolve(rule, seed, task)
-            data, image_size, rungs, asked = task.key
-            row = {"rule": rule, "seed": seed, "data": data, "image_size": image_size, "asked": asked}
-            row |= {"rungs": rungs, **made}
+            row = {"rule": rule, "seed": seed, **task.columns, **made}
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(row, flush=True)
