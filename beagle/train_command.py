@@ -95,6 +95,13 @@ def train(
             help="Batches from which batch norm's statistics are estimated anew for an evaluation.",
         ),
     ] = 8,
+    ema_share: Annotated[
+        float,
+        typer.Option(
+            "--ema-share",
+            help="Share of the updates so far that the averaged weights span at least; 0 averages as YOLOv5 does.",
+        ),
+    ] = 0.08,
     pictures: Annotated[bool, typer.Option(help="Draw batches, predictions and curves.")] = True,
     augment: Annotated[bool, typer.Option(help="Augment the training images.")] = True,
     cache: Annotated[
@@ -155,6 +162,7 @@ def train(
         val_every=val_every,
         val_fraction=val_fraction,
         precise_bn=precise_bn,
+        ema_share=ema_share,
         pictures=pictures,
         augment=augment,
         cache=cache,

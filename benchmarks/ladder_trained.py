@@ -1,7 +1,7 @@
 """A ladder of epochs on real trainings: what each winner is worth when it is trained in full, several times.
 
     python -m benchmarks.ladder_trained run [--seeds 3] [--first-seed 0] [--trials 24] [--rungs 2,6,24]
-        [--data digits --image-size 64] [--rules full,ladder,fewer,short,start] [--results FILE]
+        [--data digits --image-size 64] [--ema-share 0.08] [--rules full,ladder,fewer,short,start] [--results FILE]
     python -m benchmarks.ladder_trained table [--results FILE]
 
 The trainings are those of `benchmarks.record_digits` (12 genes, a small detector) on `digits` or on a data set of
@@ -53,12 +53,14 @@ class Task:
         image_size: px.
         rungs: of the ladder; the last is the length of a training.
         trials: of `full`.
+        ema_share: that the averaged weights span at least (`trainer.ema`); rows that do not say it had 0.
     """
 
     data: str
     image_size: int
     rungs: tuple[int, ...]
     trials: int
+    ema_share: float
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -68,6 +70,7 @@ class Task:
             "image_size": self.image_size,
             "asked": self.trials,
             "rungs": self.rungs,
+            "ema_share": self.ema_share,
         }
 
     def training(
@@ -76,7 +79,8 @@ class Task:
         """One training, in full unless epochs are given."""
         own = training(config, seed, out, epochs or self.rungs[-1])
         anchors = own.anchors if self.data == "digits" else "auto"
-        return replace(own, data=self.data, image_size=self.image_size, anchors=anchors)
+        own = replace(own, data=self.data, image_size=self.image_size, anchors=anchors)
+        return replace(own, ema_share=self.ema_share)
 
 
 class _StoppedError(Exception):
@@ -163,14 +167,14 @@ def run(seeds: range, rules: list[str], task: Task, results: Path) -> None:
             print(row, flush=True)
 
 
-def _key(row: dict[str, Any]) -> tuple[str, int, tuple[int, ...], int]:
-    return row["data"], row["image_size"], tuple(row["rungs"]), row["asked"]
+def _key(row: dict[str, Any]) -> tuple[str, int, tuple[int, ...], int, float]:
+    return row["data"], row["image_size"], tuple(row["rungs"]), row["asked"], row.get("ema_share", 0.0)
 
 
 def table(results: Path) -> Iterator[str]:
     """Markdown, line by line."""
     rows = read(results)
-    columns = ("data, rungs", "rule", "seeds", "trials", "whole", "epochs")
+    columns = ("data, rungs", "EMA share", "rule", "seeds", "trials", "whole", "epochs")
     columns += ("promised", "trained again: mean", "by seed", "agreement")
     yield f"| {' | '.join(columns)} |"
     yield f"|{'---|' * len(columns)}"
@@ -183,10 +187,11 @@ def table(results: Path) -> Iterator[str]:
         promised = np.mean([row.get("promised") or np.nan for row in own])
         by_seed = ", ".join(f"{mean:.3f}" for mean in means)
         agreed = "; ".join(", ".join(map(str, row["agreement"])) for row in own if row.get("agreement"))
-        data, image_size, rungs, _ = key
+        data, image_size, rungs, _, ema_share = key
         yield (
-            f"| {data} {image_size} px, {', '.join(map(str, rungs))} | {rule} | {len(own)} | {told[0]:.0f} | "
-            f"{told[1]:.0f} | {told[2]:.0f} | {promised:.3f} | {np.mean(means):.3f} | {by_seed} | {agreed} |"
+            f"| {data} {image_size} px, {', '.join(map(str, rungs))} | {ema_share} | {rule} | {len(own)} | "
+            f"{told[0]:.0f} | {told[1]:.0f} | {told[2]:.0f} | {promised:.3f} | {np.mean(means):.3f} | "
+            f"{by_seed} | {agreed} |"
         )
 
 
@@ -200,11 +205,12 @@ def main() -> None:
     parser.add_argument("--rungs", default=",".join(map(str, RUNGS)))
     parser.add_argument("--data", default="digits")
     parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
+    parser.add_argument("--ema-share", type=float, default=0.08)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.what == "run":
         rungs = tuple(int(rung) for rung in options.rungs.split(","))
-        task = Task(options.data, options.image_size, rungs, options.trials)
+        task = Task(options.data, options.image_size, rungs, options.trials, options.ema_share)
         seeds = range(options.first_seed, options.first_seed + options.seeds)
         run(seeds, options.rules.split(","), task, options.results)
     for line in table(options.results):

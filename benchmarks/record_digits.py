@@ -107,9 +107,7 @@ def _between(index: int, records: list[dict[str, Any]]) -> NDArray[np.float64]:
     return np.clip(mixed + rng.normal(0, 0.05, len(SPACE)), 0, 1)
 
 
-def training(
-    config: dict[str, float | int], seed: int, out: Path, epochs: int = EPOCHS, precise_bn: int = 8
-) -> "TrainConfig":
+def training(config: dict[str, float | int], seed: int, out: Path, epochs: int = EPOCHS) -> "TrainConfig":
     """One training of the small detector."""
     from trainer import Hyperparameters, TrainConfig
 
@@ -127,7 +125,6 @@ def training(
         seed=seed,
         device="cpu",
         threads=1,
-        precise_bn=precise_bn,
     )
 
 

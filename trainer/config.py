@@ -97,6 +97,8 @@ class TrainConfig:
         val_fraction: Share of the val images that is evaluated, always the same ones.
         precise_bn: Before each evaluation, estimate the statistics of batch normalisation anew, for the averaged
             weights on the images of so many of the epoch's last batches; 0 leaves them as the training followed them.
+        ema_share: Share of the updates so far, 0 <= share < 1, that the averaged weights span at least; they are what
+            is evaluated and kept. 0 averages as YOLOv5 does, next to nothing in a short training (see `trainer.ema`).
         pictures: Draw batches, predictions and curves into `out`.
         augment: False trains on plain letterboxed images.
         loss: "auto" takes the loss of the model's family; else "yolov5" or "scaled-yolov4" (see `model.gains`).
@@ -144,6 +146,7 @@ class TrainConfig:
     val_every: int = 1
     val_fraction: float = 1.0
     precise_bn: int = 8
+    ema_share: float = 0.08
     pictures: bool = False
     augment: bool = True
     loss: str = "auto"
@@ -186,6 +189,8 @@ class TrainConfig:
         fraction = self.val_fraction
         if not 0 < finite_number("val_fraction", fraction) <= 1:
             raise TrainError(f"0 < val_fraction <= 1 must hold, but got {fraction!r}")
+        if not 0 <= finite_number("ema_share", self.ema_share) < 1:
+            raise TrainError(f"0 <= ema_share < 1 must hold, but got {self.ema_share!r}")
 
     def _check_batch(self) -> None:
         if self.batch_size == "auto":

@@ -116,7 +116,7 @@ def start(job: Job, folder: RunFolder, state: Mapping[str, Any] | None) -> Sessi
     schedule, why = build_schedule(config, len(dataset.train.images))
     notes += [] if state else [*why, *([frozen] if frozen else [])]
     split = prepare.take_fraction(dataset.val, config.val_fraction)
-    ema = MovingAverage(detector)
+    ema = MovingAverage(detector, config.ema_share)
     if config.sync_bn and team.world > 1:
         join_norms(detector, device)
     precision = prepare.choose_precision(config.amp, device)

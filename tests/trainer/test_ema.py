@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,6 +22,23 @@ def test_the_decay_follows_its_formula(update, expected):
     assert decay_at(update) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("updates", [300, 3000])
+def test_with_a_share_the_average_spans_that_share_of_the_updates_however_few(updates):
+    kept = np.array([decay_at(update, 0.08) for update in range(1, updates + 1)])
+    weights = (1 - kept) * np.append(np.cumprod(kept[:0:-1])[::-1], 1.0)
+    assert weights.sum() == pytest.approx(1)
+    age = float((weights * np.arange(updates)[::-1]).sum())
+    assert age / updates == pytest.approx(0.08 / 1.08, rel=0.05)
+
+
+def test_a_share_never_shortens_the_published_average_and_ends_at_its_limit():
+    updates = [1, 100, 2000, 15_000, 20_000, 10**6]
+    assert all(decay_at(update, 0.08) >= decay_at(update) for update in updates)
+    assert decay_at(100, 0.08) == pytest.approx(8 / 9)
+    assert decay_at(20_000, 0.08) == decay_at(20_000)
+    assert decay_at(10**6, 0.08) == pytest.approx(0.9999)
+
+
 def test_updates_average_floating_state_and_copy_counters():
     average = MovingAverage(network(0))
     for _ in range(3):
@@ -33,6 +51,12 @@ def test_updates_average_floating_state_and_copy_counters():
     assert state["0.weight"].item() == pytest.approx(expected)
     assert state["1.running_mean"].item() == pytest.approx(expected)
     assert state["1.num_batches_tracked"].item() == 8
+
+
+def test_a_share_enters_the_average():
+    average = MovingAverage(network(0), share=0.5)
+    average.update(network(9))
+    assert average.detector.state_dict()["0.weight"].item() == pytest.approx(6)
 
 
 def test_the_average_of_a_still_detector_is_that_detector():

@@ -43,6 +43,17 @@ def test_a_training_stops_early_says_so_and_is_then_complete(config):
     assert train(dataclasses.replace(config, resume=True)) == result
 
 
+def test_the_share_of_the_average_changes_what_is_measured_and_not_the_training(config, tmp_path):
+    found = [
+        train(dataclasses.replace(config, epochs=2, ema_share=share, out=tmp_path / str(share)))
+        for share in (0.0, 0.5)
+    ]
+    losses = [[row["box_loss"] for row in result.history] for result in found]
+    assert losses[0] == losses[1]
+    states = [checkpoint.load(result.last)["ema"]["weights"] for result in found]
+    assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
 def test_between_evaluations_the_last_figures_stand(config):
     seen = []
     result = train(
@@ -212,6 +223,8 @@ def test_old_switches_and_numbers_are_read_as_what_they_became(config):
         ({"freeze": [-1]}, "freeze must be a whole number of at least 0, but got -1"),
         ({"freeze": "all"}, "freeze must be a number of layers or a list of them"),
         ({"val_fraction": 0}, "0 < val_fraction <= 1 must hold, but got 0"),
+        ({"ema_share": 1}, "0 <= ema_share < 1 must hold, but got 1"),
+        ({"ema_share": "all"}, "ema_share must be a finite number, but got 'all'"),
         ({"patience": 0}, "patience must be a whole number of at least 1, but got 0"),
         ({"batch_size": "many"}, "batch_size must be a whole number of at least 1, but got 'many'"),
         ({"hyp": {"sat": 2}}, "0 <= sat <= 1 must hold"),
