@@ -77,9 +77,7 @@ class Task:
         self, config: dict[str, Any], seed: int, out: Path, epochs: int | None = None
     ) -> "TrainConfig":
         """One training, in full unless epochs are given."""
-        own = training(config, seed, out, epochs or self.rungs[-1])
-        anchors = own.anchors if self.data == "digits" else "auto"
-        own = replace(own, data=self.data, image_size=self.image_size, anchors=anchors)
+        own = training(config, seed, out, epochs or self.rungs[-1], self.data, self.image_size)
         return replace(own, ema_share=self.ema_share)
 
 

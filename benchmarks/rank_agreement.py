@@ -50,9 +50,8 @@ def fitnesses(
     curves = []
     for way in VARIED[vary]:
         with tempfile.TemporaryDirectory() as place:
-            config = training(SPACE.decode(point), 0, Path(place) / "training", epochs)
-            anchors = config.anchors if data == "digits" else "auto"
-            config = replace(config, data=data, image_size=image_size, anchors=anchors)
+            out = Path(place) / "training"
+            config = training(SPACE.decode(point), 0, out, epochs, data, image_size)
             curve = [row["fitness"] for row in train(replace(config, **way)).history]
             curves.append(curve + [0.0] * (epochs - len(curve)))  # one that diverged
     return curves

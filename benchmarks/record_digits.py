@@ -107,21 +107,28 @@ def _between(index: int, records: list[dict[str, Any]]) -> NDArray[np.float64]:
     return np.clip(mixed + rng.normal(0, 0.05, len(SPACE)), 0, 1)
 
 
-def training(config: dict[str, float | int], seed: int, out: Path, epochs: int = EPOCHS) -> "TrainConfig":
-    """One training of the small detector."""
+def training(
+    config: dict[str, float | int],
+    seed: int,
+    out: Path,
+    epochs: int = EPOCHS,
+    data: str = "digits",
+    image_size: int = IMAGE_SIZE,
+) -> "TrainConfig":
+    """One training of the small detector; its anchors are those of `digits`, and are refitted to other data."""
     from trainer import Hyperparameters, TrainConfig
 
     return TrainConfig(
-        data="digits",
+        data=data,
         model=str(MODEL),
         out=out,
         epochs=epochs,
         batch_size=BATCH_SIZE,
         nominal_batch=BATCH_SIZE,
-        image_size=IMAGE_SIZE,
+        image_size=image_size,
         hyp=Hyperparameters.from_dict({**FIXED, **config}),
         optimizer="adamw",
-        anchors="keep",
+        anchors="keep" if data == "digits" else "auto",
         seed=seed,
         device="cpu",
         threads=1,
