@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beagle import console
+from beagle.flags import Json
 
 if TYPE_CHECKING:
     from anchors.sweep import Point
@@ -32,7 +33,6 @@ Ray = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Of the search.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("check")

@@ -31,6 +31,7 @@ from beagle import (
     predict_command,
     remote_command,
     report_command,
+    resume_command,
     serve_command,
     status_command,
     stop_command,
@@ -76,7 +77,7 @@ app.command("train")(train_command.train)
 app.command("val")(val_command.val)
 app.command("predict")(predict_command.predict)
 app.command("evolve")(evolve_command.evolve)
-app.command("resume")(evolve_command.resume)
+app.command("resume")(resume_command.resume)
 app.command("confirm")(confirm_command.confirm)
 app.command("status")(status_command.status)
 app.command("stop")(stop_command.stop)

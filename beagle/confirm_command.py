@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from beagle import console
-from beagle.evolve_command import Json, finish
+from beagle.flags import Json
+from beagle.resume_command import finish
 from beagle.status_command import Run
 
 

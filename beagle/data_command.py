@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beagle import console
+from beagle.flags import Json
 
 if TYPE_CHECKING:
     from dataset.check import CheckReport
@@ -21,7 +22,7 @@ def _data() -> None:
 @app.command("check")
 def check_data(
     data: Annotated[str, typer.Argument(help="data.yaml, instances.json, a folder, or digits.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
     most: Annotated[int, typer.Option("--most", help="Show at most this many faults; 0 for all.")] = 50,
 ) -> None:
     """List every fault of a data set, with file and line and what is done about it.

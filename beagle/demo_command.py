@@ -19,10 +19,10 @@ def demo(
 ) -> None:
     """Fit anchors, evolve a small detector, and export it, on handwritten digits: nothing is downloaded."""
     from beagle.anchors_report import show_choice
-    from beagle.evolve_command import finish
     from beagle.export_command import show_export
     from beagle.folders import unused_folder
     from beagle.production import export_best
+    from beagle.resume_command import finish
     from beagle.wiring import EvolveOptions, start_run
     from evolve.ladder import Ladder
     from evolve.ray_driver import Resources

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from beagle import console
+from beagle.flags import Json
 
 
 def doctor(
@@ -18,7 +19,7 @@ def doctor(
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave out what takes seconds: the devices and Ray.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Look at everything that an evolution needs here: packages, devices, memory, run folder, MLflow, Ray, data.
 

@@ -1,4 +1,4 @@
-"""`beagle evolve` and `beagle resume`: a genetic search over full trainings."""
+"""`beagle evolve`: a genetic search over full trainings."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +17,19 @@ from beagle.fidelity_flags import (
     chosen_ladder,
     chosen_plan,
 )
+from beagle.flags import (
+    Cache,
+    Difficult,
+    EmaShare,
+    Json,
+    MultiScale,
+    Pipeline,
+    PreciseBn,
+    Rect,
+    Schedule,
+    Silence,
+    Workers,
+)
 from beagle.model_flags import (
     Activation,
     AnchorsFrom,
@@ -27,20 +40,11 @@ from beagle.model_flags import (
     Loss,
     changed_model,
 )
+from beagle.resume_command import finish, resume
 
 if TYPE_CHECKING:
     from evolve.confirm import Plan
-    from evolve.journal import RunState
     from evolve.resources import Resources
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Silence = Annotated[
-    float | None,
-    typer.Option(
-        "--silence",
-        help="Seconds without an epoch after which a trial is ended and retried; ten of the longest by default.",
-    ),
-]
 
 
 def evolve(
@@ -104,25 +108,19 @@ def evolve(
     optimizer: Annotated[
         str, typer.Option("--optimizer", help="sgd, adamw, adam, or auto: adamw for short trainings.")
     ] = "auto",
-    schedule: Annotated[str, typer.Option("--schedule", help="linear or cosine.")] = "linear",
+    schedule: Schedule = "linear",
     weights: Annotated[
         str | None, typer.Option("--weights", help="Checkpoint that every trial starts from.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    workers: Annotated[int, typer.Option("--workers", help="Loader processes per trial.")] = 0,
-    cache: Annotated[
-        str, typer.Option("--cache", help="Keep decoded images in ram, on disk, or off.")
-    ] = "ram",
-    rect: Annotated[bool, typer.Option("--rect", help="Rectangular batches; no mosaics.")] = False,
-    multi_scale: Annotated[
-        bool, typer.Option("--multi-scale", help="Batches of 0.5 to 1.5 times the image size.")
-    ] = False,
-    pipeline: Annotated[
-        str, typer.Option("--pipeline", help="Augment on the cpu, the device, or auto: a GPU with room.")
-    ] = "auto",
-    difficult: Annotated[
-        str, typer.Option("--difficult", help="VOC objects called difficult: learn, or ignore.")
-    ] = "learn",
+    workers: Workers = 0,
+    cache: Cache = "ram",
+    rect: Rect = False,
+    multi_scale: MultiScale = False,
+    pipeline: Pipeline = "auto",
+    difficult: Difficult = "learn",
+    precise_bn: PreciseBn = 8,
+    ema_share: EmaShare = 0.08,
     cpus: Annotated[float, typer.Option("--cpus", help="CPUs per trial.")] = 1.0,
     gpus: Annotated[float, typer.Option("--gpus", help="GPUs per trial; 0.5 lets two share one.")] = 0.0,
     concurrent: Annotated[int | None, typer.Option("--concurrent", help="Most trials at once.")] = None,
@@ -187,6 +185,8 @@ def evolve(
             "multi_scale": multi_scale,
             "pipeline": pipeline,
             "difficult": difficult,
+            "precise_bn": precise_bn,
+            "ema_share": ema_share,
             "weights": str(Path(weights).resolve()) if weights else None,
         },
         seed=seed,
@@ -218,7 +218,7 @@ NOT_OF_A_COMMAND = (
     "objectives",
     *("anchors", "optimizer", "schedule", "weights", "workers"),
     *("activation", "attention", "dropblock", "anchors_from", "loss", "box_loss", "assignment"),
-    *("cache", "rect", "multi_scale", "pipeline", "difficult"),
+    *("cache", "rect", "multi_scale", "pipeline", "difficult", "precise_bn", "ema_share"),
 )
 
 
@@ -278,75 +278,3 @@ def _evolve_command(
             f"{ladder.words if ladder else str(settings['epochs']) + ' epochs'} in {run_label(folder)}"
         )
         finish(folder, as_json=as_json)
-
-
-def resume(
-    run: Annotated[Path, typer.Argument(help="Run folder, its name under runs/, or its URL.")],
-    trials: Annotated[int | None, typer.Option("--trials", help="New budget, more than before.")] = None,
-    cpus: Annotated[float | None, typer.Option("--cpus", help="CPUs per trial from now on.")] = None,
-    gpus: Annotated[float | None, typer.Option("--gpus", help="GPUs per trial from now on.")] = None,
-    concurrent: Annotated[int | None, typer.Option("--concurrent", help="Most trials at once.")] = None,
-    retries: Annotated[int | None, typer.Option("--retries", help="New attempts of a trial.")] = None,
-    address: Annotated[str | None, typer.Option("--ray-address", help="Another Ray cluster.")] = None,
-    silence: Silence = None,
-    as_json: Json = False,
-) -> None:
-    """Go on with a run that was stopped or killed; finished trials are not run again."""
-    from beagle.folders import find_run
-    from beagle.wiring import reopen_run
-
-    folder = find_run(run, to_drive=True)
-    changes: dict[str, float | str | None] = {"cpus": cpus, "gpus": gpus, "concurrent": concurrent}
-    changes |= {"retries": retries, "address": address, "silence_s": silence}
-    state = reopen_run(folder, trials, {name: value for name, value in changes.items() if value is not None})
-    console.err.print(
-        f"{state.name}: {len(state.finished)} finished, {len(state.failed)} failed, "
-        f"{len(state.running)} to go on with, of {state.budget}"
-    )
-    finish(folder, as_json=as_json)
-
-
-def finish(folder: Path, *, as_json: bool) -> "RunState":
-    """Drive a run to its end and say what came of it."""
-    from beagle.folders import tracking_folder
-    from beagle.live import drive_live
-    from beagle.wiring import drive
-    from evolve.mlflow_store import default_store
-    from evolve.stored_run import run_label
-    from evolve.wording import belief_words
-
-    store = default_store(tracking_folder(folder))
-    run = run_label(folder)
-    state = drive_live(folder, store, lambda listen: drive(folder, listen))
-    best, measured = state.best(), state.measured()
-    if as_json:
-        console.show_json(
-            {
-                "run": run,
-                "finished": len(state.finished),
-                "failed": len(state.failed),
-                "stopped_early": len(state.cut),
-                "stopped": state.stopped,
-                "best_trial": best.id if best else None,
-                "fitness": measured.standing.mean if measured else None,
-                "measured": measured.to_dict() if measured else None,
-                "config": best.config if best else None,
-                "report": folder / "report.html",
-                "tracking_uri": store.uri,
-            }
-        )
-        return state
-    if state.stopped:
-        console.done(
-            f"stopped: {state.told} of {state.budget} trials are done, {len(state.running)} to go on with "
-            f"(`beagle resume {run}`)"
-        )
-    if best is not None and measured is not None:
-        gain = f", the default's is {measured.start.mean:.4f}" if measured.start is not None else ""
-        console.done(f"best: trial {best.id} with fitness {measured.standing.mean:.4f}{gain}")
-        console.note(belief_words(measured))
-    console.out.print(f"report   {folder / 'report.html'}")
-    shown = store.uri if store.uri.startswith("http") else f"mlflow ui --backend-store-uri {store.uri}"
-    console.out.print(f"MLflow   {shown}")
-    console.out.print(f"export   beagle export {run} --to production")
-    return state

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from beagle import console
+from beagle.flags import Json
 from beagle.status_command import Run
 
 
@@ -33,7 +34,7 @@ def export(
     register: Annotated[
         str | None, typer.Option("--register", help="Name of a model in MLflow's registry to add it to.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write the best configuration: hyperparameters, model with anchors, data, weights, command, provenance."""
     from beagle.folders import find_run, tracking_folder

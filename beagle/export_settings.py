@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from beagle.export_training import Training
 from beagle.setting_genes import SWITCHES
+from trainer.config import TrainConfig
 from trainer.optim import LEAST_WARMUP
 
 
@@ -65,6 +66,19 @@ def setting_notes(program: Program, training: Training) -> list[str]:
     if other:
         notes.append(f"{program.name} has these built in: {', '.join(other)}.")
     return notes
+
+
+def averaging_notes(program: Program, training: Training) -> list[str]:
+    """That a short training scores lower there, with what Beagle does for its evaluations alone."""
+    names = ("precise_bn", "ema_share")
+    values = {name: training.settings.get(name, getattr(TrainConfig, name)) for name in names}
+    if not any(values.values()):
+        return []
+    said = " and ".join(f"{name} {value:g}" for name, value in values.items() if value)
+    return [
+        f"The trials were evaluated with {said}, which {program.name} has not: the same training "
+        "scores lower there, the less so the longer it is."
+    ]
 
 
 def augmentation_notes(program: Program, training: Training) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from beagle import console
+from beagle.flags import Json
 from beagle.submit_command import JOBS, Env, read_environment
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 Job = Annotated[str, typer.Argument(help="Id that `beagle submit` printed; see `beagle jobs list`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from beagle import console
+from beagle.flags import Json
 
 if TYPE_CHECKING:
     from model.anatomy import Anatomy
@@ -16,7 +17,7 @@ app = typer.Typer()
 
 
 @app.command("list")
-def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_models(as_json: Json = False) -> None:
     """Name every built-in detector, with its family, strides, anchors per level and usual image size."""
     from model.spec import load_spec, zoo_names
 
@@ -47,7 +48,7 @@ def show_model(
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Px that operations are counted for.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Print a detector's rows, parameters and operations, and what each level sees and reaches."""
     from model.anatomy import dissect

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from beagle import console
+from beagle.flags import Device, Json
 from beagle.model_flags import Agnostic, Confidence, Iou, MaxDetections, Nms
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -26,11 +27,11 @@ def predict(
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="By default that of the training.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     tta: Annotated[
         bool, typer.Option("--tta", help="Look at each image three times: slower, better.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the boxes as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Find objects in images, and draw them."""
     from beagle.folders import CommandError, check_new_folder, unused_folder

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from beagle import console
+from beagle.flags import Json
 
 if TYPE_CHECKING:
     from cluster.client import Event, ServiceClient
@@ -18,7 +19,6 @@ anchors_app = typer.Typer()
 app.add_typer(anchors_app, name="anchors", help="Fit anchors to data.")
 
 Run = Annotated[str, typer.Argument(help="Id of the evolution, as `status` lists it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from beagle import console
+from beagle.flags import Json
 
 if TYPE_CHECKING:
     from evolve.journal import RunState
@@ -15,7 +16,7 @@ Run = Annotated[Path, typer.Argument(help="Run folder, its name under runs/, or 
 
 def status(
     run: Run,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
     most: Annotated[int, typer.Option("--most", help="Show at most this many trials; 0 for all.")] = 20,
 ) -> None:
     """Show how a run stands: trials, the best so far, and what failed."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from beagle import console
+from beagle.flags import Json
 
 
 def stop(
@@ -15,7 +16,7 @@ def stop(
         bool, typer.Option("--now", help="Do not let the running trials end their epoch.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the driver has ended.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Stop a run: its trials end their epoch and keep their checkpoints, and `beagle resume` goes on with them."""
     from beagle.folders import CommandError, as_given, find_run

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from beagle import console
+from beagle.flags import Json
 
 JOBS = Path("runs") / "jobs"
 
@@ -46,7 +47,7 @@ def submit(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Look first whether the job will find what it needs.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print how the job stands as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run a command as a job that outlives this terminal, and print the job's id.
 

@@ -1,14 +1,11 @@
 """`beagle sync`: fill in what MLflow missed."""
 
-from typing import Annotated
-
-import typer
-
 from beagle import console
+from beagle.flags import Json
 from beagle.status_command import Run
 
 
-def sync(run: Run, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def sync(run: Run, as_json: Json = False) -> None:
     """Bring MLflow level with a run's journal; doing it twice doubles nothing."""
     from beagle.folders import find_run, tracking_folder
     from evolve.mlflow_store import default_store

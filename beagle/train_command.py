@@ -7,6 +7,19 @@ from typing import Annotated
 import typer
 
 from beagle import console
+from beagle.flags import (
+    Cache,
+    Device,
+    Difficult,
+    EmaShare,
+    Json,
+    MultiScale,
+    Pipeline,
+    PreciseBn,
+    Rect,
+    Schedule,
+    Workers,
+)
 from beagle.model_flags import (
     Activation,
     AnchorsFrom,
@@ -36,7 +49,7 @@ def train(
         str,
         typer.Option("--optimizer", help="sgd, adamw, adam, rmsprop, or auto: adamw for short trainings."),
     ] = "auto",
-    schedule: Annotated[str, typer.Option("--schedule", help="linear or cosine.")] = "linear",
+    schedule: Schedule = "linear",
     nominal_batch: Annotated[
         int | None,
         typer.Option(
@@ -57,7 +70,7 @@ def train(
         bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     devices: Annotated[
         str,
         typer.Option("--devices", help="How many GPUs (or CPU processes) share each batch, or which: 0,1."),
@@ -65,7 +78,7 @@ def train(
     sync_bn: Annotated[
         bool, typer.Option("--sync-bn", help="Batch normalisation over the batch of all devices.")
     ] = False,
-    workers: Annotated[int, typer.Option("--workers", help="Loader processes.")] = 0,
+    workers: Workers = 0,
     amp: Annotated[
         str, typer.Option("--amp", help="Mixed precision: auto (on a GPU), off, bf16 or fp16.")
     ] = "auto",
@@ -88,38 +101,16 @@ def train(
     val_fraction: Annotated[
         float, typer.Option("--val-fraction", help="Share of the val images to evaluate on.")
     ] = 1.0,
-    precise_bn: Annotated[
-        int,
-        typer.Option(
-            "--precise-bn",
-            help="Batches from which batch norm's statistics are estimated anew for an evaluation.",
-        ),
-    ] = 8,
-    ema_share: Annotated[
-        float,
-        typer.Option(
-            "--ema-share",
-            help="Share of the updates so far that the averaged weights span at least; 0 averages as YOLOv5 does.",
-        ),
-    ] = 0.08,
+    precise_bn: PreciseBn = 8,
+    ema_share: EmaShare = 0.08,
     pictures: Annotated[bool, typer.Option(help="Draw batches, predictions and curves.")] = True,
     augment: Annotated[bool, typer.Option(help="Augment the training images.")] = True,
-    cache: Annotated[
-        str, typer.Option("--cache", help="Keep decoded images in ram, on disk, or off.")
-    ] = "ram",
-    rect: Annotated[
-        bool, typer.Option("--rect", help="Batches in the least shape that holds their images; no mosaics.")
-    ] = False,
-    multi_scale: Annotated[
-        bool, typer.Option("--multi-scale", help="Batches of 0.5 to 1.5 times the image size.")
-    ] = False,
-    pipeline: Annotated[
-        str, typer.Option("--pipeline", help="Augment on the cpu, the device, or auto: a GPU with room.")
-    ] = "auto",
-    difficult: Annotated[
-        str, typer.Option("--difficult", help="VOC objects called difficult: learn, or ignore.")
-    ] = "learn",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    cache: Cache = "ram",
+    rect: Rect = False,
+    multi_scale: MultiScale = False,
+    pipeline: Pipeline = "auto",
+    difficult: Difficult = "learn",
+    as_json: Json = False,
 ) -> None:
     """Train a detector and keep its best and last checkpoints."""
     from beagle.folders import CommandError, unused_folder

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from beagle import console
+from beagle.flags import Device, Difficult, Json
 from beagle.model_flags import Agnostic, Confidence, Iou, MaxDetections, Nms
 
 
@@ -14,19 +15,17 @@ def val(
     data: Annotated[str, typer.Argument(help="data.yaml, instances.json, a folder, or digits.")],
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
     batch_size: Annotated[int, typer.Option("--batch-size")] = 16,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     tta: Annotated[
         bool, typer.Option("--tta", help="Look at each image three times: slower, better.")
     ] = False,
-    difficult: Annotated[
-        str, typer.Option("--difficult", help="VOC objects called difficult: learn (count), or ignore.")
-    ] = "learn",
+    difficult: Difficult = "learn",
     confidence: Confidence = 0.001,
     iou: Iou = 0.6,
     nms: Nms = "greedy",
     agnostic: Agnostic = False,
     max_detections: MaxDetections = 300,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure a detector with the COCO metrics, over all classes and for each."""
     from model.suppression import Suppression, check_kind

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from beagle import console
+from beagle.flags import Json
 
 
 def verify(
@@ -17,7 +18,7 @@ def verify(
         int, typer.Option("--epochs", help="Epochs to train; 0 checks hashes and weights alone.")
     ] = 2,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check the hashes, measure the weights, and train for a few epochs from the folder alone."""
     from beagle.folders import CommandError

@@ -2,6 +2,7 @@
 
     python -m benchmarks.ladder_trained run [--seeds 3] [--first-seed 0] [--trials 24] [--rungs 2,6,24]
         [--data digits --image-size 64] [--ema-share 0.08] [--rules full,ladder,fewer,short,start] [--results FILE]
+        [--journals FOLDER]
     python -m benchmarks.ladder_trained table [--results FILE]
 
 The trainings are those of `benchmarks.record_digits` (12 genes, a small detector) on `digits` or on a data set of
@@ -11,12 +12,16 @@ your own, as long as the last rung; the real ledger, journal and search decide, 
 the best three and the start in full (`--confirm 3 --confirm-seeds 1`). The configuration that each would export is
 then trained in full under five seeds that no trial had, and so is the start. `agreement` is the rank agreement of
 each rung with the end, over the trials of `full`.
+
+With `--journals` the evolutions are kept there, and one with more `--trials` goes on from where one with fewer ended:
+the search does not know how many are to come.
 """
 
 import argparse
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -26,7 +31,7 @@ import numpy as np
 
 from benchmarks.ladder import RULES, SHARE, header, read, spent
 from benchmarks.record_digits import IMAGE_SIZE, SPACE, training
-from evolve import Journal
+from evolve import Journal, read_journal
 from evolve.confirm import Plan
 from evolve.fidelity import rank_agreement
 from evolve.ledger import Ledger
@@ -116,7 +121,34 @@ def in_full(config: dict[str, Any], task: Task) -> list[float]:
     return found
 
 
-def evolve(rule: str, seed: int, task: Task) -> dict[str, Any]:
+@contextmanager
+def kept_journal(name: str, header: dict[str, Any], journals: Path | None) -> Iterator[Journal]:
+    """A journal that begins with a header: a new one, or one that is kept and goes on, with the header's `trials`.
+
+    Args:
+        name: of the evolution, apart from others with the same header but for the number of trials.
+        header: first event.
+        journals: folder in which it is kept, in a folder of its name; None keeps nothing.
+
+    Raises:
+        ValueError: what is kept is another evolution.
+    """
+    with tempfile.TemporaryDirectory() as spare:
+        path = (journals or Path(spare)) / name / "journal.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        events = read_journal(path) if path.exists() else []
+        if events:
+            first = {**header, "time": events[0]["time"]}
+            if {**events[0], "trials": 0} != {**first, "trials": 0}:
+                raise ValueError(f"{path} is the journal of another evolution: choose another --journals")
+            path.write_text("".join(json.dumps(event) + "\n" for event in (first, *events[1:])), "utf-8")
+        with Journal(path) as journal:
+            if not events:
+                journal.append(header)
+            yield journal
+
+
+def evolve(rule: str, seed: int, task: Task, journals: Path | None = None) -> dict[str, Any]:
     """One evolution."""
     trials, rungs = task.trials, task.rungs
     most = SHARE * trials * rungs[-1]
@@ -126,9 +158,8 @@ def evolve(rule: str, seed: int, task: Task) -> dict[str, Any]:
         event |= {"trials": int((most - (CONFIRMED + 1) * rungs[-1]) / rungs[-2]), "confirm": plan.to_dict()}
         # From its seed follow those of the trainings that confirm; they must be none of `AGAIN`.
         event["settings"] = {"epochs": rungs[-2], "seed": len(AGAIN)}
-    with tempfile.TemporaryDirectory() as place, Journal(Path(place) / "journal.jsonl") as journal:
-        journal.append(event)
-        ledger = Ledger(Path(place), journal)
+    with kept_journal(f"{rule}-{seed}", event, journals) as journal:
+        ledger = Ledger(journal.path.parent, journal)
         while rule != "ladder" or sum(each.epochs for each in ledger.state.trials.values()) < most:
             assignment = ledger.next_assignment()
             if assignment is None:
@@ -148,7 +179,7 @@ def evolve(rule: str, seed: int, task: Task) -> dict[str, Any]:
     return found | {"agreement": [round(each.rho, 3) for each in agreed if each]}
 
 
-def run(seeds: range, rules: list[str], task: Task, results: Path) -> None:
+def run(seeds: range, rules: list[str], task: Task, results: Path, journals: Path | None = None) -> None:
     """Make what the file does not hold, and append it."""
     done = {(row["rule"], row["seed"]) for row in read(results) if _key(row) == _key(task.columns)}
     for seed in seeds:
@@ -158,7 +189,7 @@ def run(seeds: range, rules: list[str], task: Task, results: Path) -> None:
             if rule == "start":
                 made: dict[str, Any] = {"again": in_full(SPACE.start, task)}
             else:
-                made = evolve(rule, seed, task)
+                made = evolve(rule, seed, task, journals)
             row = {"rule": rule, "seed": seed, **task.columns, **made}
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
@@ -205,12 +236,13 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
     parser.add_argument("--ema-share", type=float, default=0.08)
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--journals", type=Path)
     options = parser.parse_args()
     if options.what == "run":
         rungs = tuple(int(rung) for rung in options.rungs.split(","))
         task = Task(options.data, options.image_size, rungs, options.trials, options.ema_share)
         seeds = range(options.first_seed, options.first_seed + options.seeds)
-        run(seeds, options.rules.split(","), task, options.results)
+        run(seeds, options.rules.split(","), task, options.results, options.journals)
     for line in table(options.results):
         print(line)
 

@@ -1,5 +1,6 @@
 """A detector as files for other programs, as bytes; whoever calls writes them."""
 
+import copy
 import importlib
 import io
 import json
@@ -97,7 +98,7 @@ def check_onnx(content: bytes, detector: Detector, images: Tensor) -> float:
     Args:
         content: the file.
         detector: what it was made of.
-        images: (batch, channels, rows, columns).
+        images: (batch, channels, rows, columns), float32.
 
     Returns:
         The largest difference of any number of the output, as a share of the number where that is over 1.
@@ -113,13 +114,35 @@ def check_onnx(content: bytes, detector: Detector, images: Tensor) -> float:
     with torch.no_grad():
         expected = detector.eval()(images)[0]
     got = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-    return float(((got - expected).abs() / expected.abs().clamp(min=1)).max())
+    return _difference(got, expected)
+
+
+def rounding(detector: Detector, images: Tensor) -> float:
+    """How far PyTorch's own output is from the exact one, for the rounding of float32: beside it in float64.
+
+    A detector that was hardly trained, or whose batch norm divides by next to nothing, multiplies rounding.
+
+    Args:
+        detector: any.
+        images: (batch, channels, rows, columns), float32.
+
+    Returns:
+        The largest difference, as in `check_onnx`.
+    """
+    with torch.no_grad():
+        rounded = detector.eval()(images)[0]
+        exact = copy.deepcopy(detector).double()(images.double())[0]
+    return _difference(rounded.double(), exact)
 
 
 def check_images(detector: Detector, sides: tuple[int, int], count: int = 2) -> Tensor:
     """Images of noise, the same each time."""
     generator = torch.Generator().manual_seed(CHECK_SEED)
     return torch.rand(count, detector.spec.channels, *sides, generator=generator)
+
+
+def _difference(got: Tensor, expected: Tensor) -> float:
+    return float(((got - expected).abs() / expected.abs().clamp(min=1)).max())
 
 
 def _example(detector: Detector, sides: tuple[int, int]) -> Tensor:

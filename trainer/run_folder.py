@@ -21,6 +21,9 @@ ELSEWHERE = (
 )
 """Settings that may differ on a resume: where and how it runs. Data and model are compared by content instead."""
 
+BEFORE = {"precise_bn": 0, "ema_share": 0.0}
+"""What was in effect before there was a setting, where that is not its default."""
+
 
 class RunFolder:
     """Where a training writes.
@@ -115,7 +118,7 @@ def _with_defaults(found: Mapping[str, Any]) -> dict[str, Any]:
         for field in fields(TrainConfig)
         if field.default is not MISSING and field.name not in ELSEWHERE
     }
-    return {**settings, **found, "hyp": {**Hyperparameters().to_dict(), **found.get("hyp", {})}}
+    return {**settings, **BEFORE, **found, "hyp": {**Hyperparameters().to_dict(), **found.get("hyp", {})}}
 
 
 def _difference(key: str, found: Any, expected: Any) -> str:

@@ -142,6 +142,16 @@ def test_a_loss_that_a_program_lacks_is_said() -> None:
     assert "built in" not in told("yolov5", **usual)[2]
 
 
+def test_what_only_beagle_does_for_an_evaluation_is_carried_to_it_and_said_of_others() -> None:
+    own = {"precise_bn": 4, "ema_share": 0.0}
+    assert told("beagle", **own)[0][-4:] == ["--precise-bn", "4", "--ema-share", "0.0"]
+    for name, program in zip(OWN, ("YOLOv5", "Scaled-YOLOv4", "Ultralytics"), strict=True):
+        assert f"evaluated with precise_bn 4, which {program} has not" in told(name, **own)[2]
+        # A run from before these settings were kept had their defaults.
+        assert f"evaluated with precise_bn 8 and ema_share 0.08, which {program} has not" in told(name)[2]
+        assert "evaluated with" not in told(name, precise_bn=0, ema_share=0.0)[2]
+
+
 def test_ultralytics_is_given_cutmix_only_where_it_was_evolved() -> None:
     assert "cutmix" not in told("ultralytics")[1]
     _, hyp, notes = told("ultralytics", cutmix=0.3)

@@ -8,8 +8,9 @@ import pytest
 import typer
 
 from beagle import export_command, report_command, status_command, stop_command
-from beagle.evolve_command import evolve, resume
+from beagle.evolve_command import evolve
 from beagle.folders import CommandError, check_new_folder, find_run, has_run, run_folder, tracking_folder
+from beagle.resume_command import resume
 from evolve import Gene, SearchSettings, Space
 from evolve.journal import Journal, fold, read_journal
 from evolve.object_store import ObjectStore

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model import build
+from model.export import onnx_bytes
 from model.suppression import Suppression
 from model.weights import read_checkpoint
 from trainer import TrainConfig, TrainError, train
@@ -65,6 +66,34 @@ def test_onnx_is_checked_before_it_is_written(source, tmp_path):
     notes = convert(Conversion(source=source, target=tmp_path / "a.onnx", model="yolov5n", image_size=60))
     assert notes[1] == "input images (batch, 3, 64, 64), RGB from 0 to 1"
     assert "agrees with PyTorch to" in notes[2]
+
+
+def test_a_detector_that_multiplies_rounding_is_converted_and_a_wrong_file_of_it_is_not(
+    source, tmp_path, monkeypatch
+):
+    changed = torch.load(source, weights_only=True)
+    for name, tensor in changed["state_dict"].items():
+        if name.endswith("bn.weight"):
+            tensor.mul_(3.3)
+    torch.save(changed, tmp_path / "wild.pt")
+    wanted = {"source": tmp_path / "wild.pt", "model": "yolov5n", "image_size": 64}
+    notes = convert(Conversion(target=tmp_path / "a.onnx", **wanted))
+    assert "this detector multiplies the rounding of float32 to 0.00" in notes[2]
+
+    def of_another(described, sides, thresholds):
+        with torch.no_grad():
+            described.detector.model[0].bn.bias[0] += 0.05
+        content = onnx_bytes(described, sides, thresholds)
+        with torch.no_grad():
+            described.detector.model[0].bn.bias[0] -= 0.05
+        return content
+
+    monkeypatch.setattr("trainer.convert.onnx_bytes", of_another)
+    with pytest.raises(
+        TrainError, match=r"b\.onnx is not written: it differs from PyTorch by [\d.]+, and the"
+    ):
+        convert(Conversion(target=tmp_path / "b.onnx", **wanted))
+    assert not (tmp_path / "b.onnx").exists()
 
 
 def test_what_cannot_be_is_refused_and_nothing_is_written(source, tmp_path):

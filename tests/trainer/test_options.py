@@ -187,7 +187,7 @@ def test_an_automatic_batch_is_a_number_afterwards_and_stays_so_on_a_resume(conf
 
 
 def test_a_checkpoint_from_before_a_setting_existed_is_resumed(config):
-    older = dataclasses.replace(config, epochs=2)
+    older = dataclasses.replace(config, epochs=2, precise_bn=0, ema_share=0.0)
 
     def stop(*_):
         raise InterruptedError
@@ -195,7 +195,8 @@ def test_a_checkpoint_from_before_a_setting_existed_is_resumed(config):
     with pytest.raises(InterruptedError):
         train(older, report=stop)
     state = checkpoint.load(config.out / "weights" / "last.pt")
-    for name in ("sync_bn", "freeze", "image_weights", "autobalance", "val_every", "val_fraction"):
+    later = ("sync_bn", "freeze", "image_weights", "autobalance", "val_every", "val_fraction")
+    for name in (*later, "precise_bn", "ema_share"):
         del state["identity"][name]
     for name in ("sat", "sat_eps"):
         del state["identity"]["hyp"][name]
@@ -206,6 +207,10 @@ def test_a_checkpoint_from_before_a_setting_existed_is_resumed(config):
     assert train(dataclasses.replace(older, resume=True)).epochs == 2
     with pytest.raises(TrainError, match="cannot be resumed: val_every is 1 there, 2 here"):
         train(dataclasses.replace(older, resume=True, val_every=2))
+    with pytest.raises(
+        TrainError, match=r"precise_bn is 0 there, 8 here; ema_share is 0\.0 there, 0\.08 here"
+    ):
+        train(dataclasses.replace(config, epochs=2, resume=True))
 
 
 def test_old_switches_and_numbers_are_read_as_what_they_became(config):
