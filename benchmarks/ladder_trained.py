@@ -200,10 +200,16 @@ def _key(row: dict[str, Any]) -> tuple[str, int, tuple[int, ...], int, float]:
     return row["data"], row["image_size"], tuple(row["rungs"]), row["asked"], row.get("ema_share", 0.0)
 
 
+def _mean(rows: list[dict[str, Any]], name: str, digits: int) -> str:
+    """Of a column, in words; empty where a row, the start's, has none."""
+    found = [row[name] for row in rows if row.get(name) is not None]
+    return f"{np.mean(found):.{digits}f}" if found else ""
+
+
 def table(results: Path) -> Iterator[str]:
     """Markdown, line by line."""
     rows = read(results)
-    columns = ("data, rungs", "EMA share", "rule", "seeds", "trials", "whole", "epochs")
+    columns = ("data, rungs", "of", "EMA share", "rule", "seeds", "trials", "whole", "epochs")
     columns += ("promised", "trained again: mean", "by seed", "agreement")
     yield f"| {' | '.join(columns)} |"
     yield f"|{'---|' * len(columns)}"
@@ -212,15 +218,13 @@ def table(results: Path) -> Iterator[str]:
         if not own:
             continue
         means = [float(np.mean(row["again"])) for row in own]
-        told = [np.mean([row.get(name) or np.nan for row in own]) for name in ("trials", "whole", "epochs")]
-        promised = np.mean([row.get("promised") or np.nan for row in own])
+        told = " | ".join(_mean(own, name, 0) for name in ("trials", "whole", "epochs"))
         by_seed = ", ".join(f"{mean:.3f}" for mean in means)
         agreed = "; ".join(", ".join(map(str, row["agreement"])) for row in own if row.get("agreement"))
-        data, image_size, rungs, _, ema_share = key
+        data, image_size, rungs, asked, ema_share = key
         yield (
-            f"| {data} {image_size} px, {', '.join(map(str, rungs))} | {ema_share} | {rule} | {len(own)} | "
-            f"{told[0]:.0f} | {told[1]:.0f} | {told[2]:.0f} | {promised:.3f} | {np.mean(means):.3f} | "
-            f"{by_seed} | {agreed} |"
+            f"| {data} {image_size} px, {', '.join(map(str, rungs))} | {asked} | {ema_share} | {rule} | {len(own)} | "
+            f"{told} | {_mean(own, 'promised', 3)} | {np.mean(means):.3f} | {by_seed} | {agreed} |"
         )
 
 

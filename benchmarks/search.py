@@ -198,9 +198,11 @@ def _pairs(chosen: Chosen, rules: list[str]) -> Iterator[str]:
     if PUBLISHED in others:
         worse = []
         for problem in dict.fromkeys(name for name, _ in places[PUBLISHED]):
-            seeds = [seed for name, seed in places[PUBLISHED] if name == problem]
-            own, its = (np.mean([chosen[r, problem, s] for s in seeds]) for r in (OURS, PUBLISHED))
-            worse += [f"{problem} ({own:.3f} against {its:.3f}, {len(seeds)} seeds)"] if own > its else []
+            own_places = [place for place in places[PUBLISHED] if place[0] == problem]
+            own, its = (np.mean([chosen[r, *place] for place in own_places]) for r in (OURS, PUBLISHED))
+            p, won, lost = _compared(chosen, PUBLISHED, own_places)
+            said = f"{len(own_places)} seeds, won {won}, lost {lost}, p {p:.2f} uncorrected"
+            worse += [f"{problem} ({own:.3f} against {its:.3f}; {said})"] if own > its else []
         yield f"\nWorse than {PUBLISHED} in the mean: {', '.join(worse) or 'on no problem'}."
 
 
