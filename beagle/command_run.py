@@ -42,6 +42,7 @@ class CommandOptions:
         trials: How many trials to run.
         ladder: Epochs of each trial, and where hopeless ones are stopped.
         confirm: What is trained again at the end; None for nothing.
+        patience: Trials without a better configuration after which the search ends; None for all of the trials.
         batch_size: What `{batch}` stands for.
         image_size: px.
         hyp: YAML file of values under the command's own keys.
@@ -59,6 +60,7 @@ class CommandOptions:
     trials: int = 300
     ladder: Ladder | None = None
     confirm: Plan | None = None
+    patience: int | None = None
     batch_size: int | None = None
     image_size: int | None = None
     hyp: Path | None = None
@@ -125,7 +127,7 @@ def start_command_run(
         ),
         "settings": settings,
         "resources": resources.to_dict(),
-        **fidelity_header(options.ladder, options.confirm),
+        **fidelity_header(options.ladder, options.confirm, options.patience),
         "provenance": {
             "versions": versions("beagle-evolve", "ray", "mlflow"),
             "git_commit": git_commit(),

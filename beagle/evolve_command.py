@@ -13,6 +13,7 @@ from beagle.fidelity_flags import (
     ConfirmSeeds,
     Epochs,
     Grace,
+    Patience,
     Reduction,
     chosen_ladder,
     chosen_plan,
@@ -66,6 +67,7 @@ def evolve(
     epochs: Epochs = "10",
     grace: Grace = None,
     reduction: Reduction = 3.0,
+    patience: Patience = None,
     confirm: Confirm = 0,
     confirm_epochs: ConfirmEpochs = None,
     confirm_seeds: ConfirmSeeds = 3,
@@ -166,6 +168,7 @@ def evolve(
         trials=trials,
         ladder=ladder,
         confirm=plan,
+        patience=patience,
         batch_size=batch_size,
         image_size=image_size,
         hyp=load_hyp(hyp),
@@ -255,6 +258,7 @@ def _evolve_command(
         "seed",
         "search",
         "warm_start",
+        "patience",
     )
     words = {name: given[name] for name in same if name in given}
     ladder = None

@@ -21,6 +21,12 @@ Grace = Annotated[
 Reduction = Annotated[
     float, typer.Option("--reduction", help="One trial in so many goes on at each rung of the ladder.")
 ]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        "--patience", help="End the search when so many trials in a row gave no better configuration."
+    ),
+]
 Confirm = Annotated[
     int,
     typer.Option("--confirm", help="Train so many of the best again in full at the end, beside the start."),

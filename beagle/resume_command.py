@@ -59,6 +59,7 @@ def finish(folder: Path, *, as_json: bool) -> "RunState":
                 "failed": len(state.failed),
                 "stopped_early": len(state.cut),
                 "stopped": state.stopped,
+                "enough": state.enough,
                 "best_trial": best.id if best else None,
                 "fitness": measured.standing.mean if measured else None,
                 "measured": measured.to_dict() if measured else None,
@@ -72,6 +73,10 @@ def finish(folder: Path, *, as_json: bool) -> "RunState":
         console.done(
             f"stopped: {state.told} of {state.budget} trials are done, {len(state.running)} to go on with "
             f"(`beagle resume {run}`)"
+        )
+    elif state.enough:
+        console.note(
+            f"the search ended after {state.asked} trials: {state.enough} (`beagle resume {run} --trials N` goes on)"
         )
     if best is not None and measured is not None:
         gain = f", the default's is {measured.start.mean:.4f}" if measured.start is not None else ""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from beagle.folders import CommandError
 from evolve.confirm import Plan
 from evolve.journal import Journal
 from evolve.ladder import Ladder
@@ -34,9 +35,24 @@ def begin_run(folder: Path, facts: Mapping[str, Any], check: Callable[[], object
         raise
 
 
-def fidelity_header(ladder: Ladder | None, confirm: Plan | None) -> dict[str, Any]:
-    """What a header says of stopping and of confirming; nothing where all trials go to their end and that is all."""
+def fidelity_header(
+    ladder: Ladder | None, confirm: Plan | None, patience: int | None = None
+) -> dict[str, Any]:
+    """What a header says of stopping and of confirming; nothing where all trials go to their end and that is all.
+
+    Args:
+        ladder: Where trials are judged.
+        confirm: What is trained again at the end.
+        patience: Trials without a better configuration after which the search ends.
+
+    Raises:
+        CommandError: There is no such patience.
+    """
     header: dict[str, Any] = {}
+    if patience is not None:
+        if patience < 1:
+            raise CommandError(f"patience >= 1 must hold, but got {patience}")
+        header["patience"] = patience
     if ladder is not None and ladder.judged:
         header["ladder"] = ladder.to_dict()
     if confirm is not None:

@@ -54,6 +54,7 @@ def status(
                 "stopped_early": len(state.cut),
                 "running": len(state.running),
                 "stopped": state.stopped,
+                "enough": state.enough,
                 "driver": driver,
                 "best": None
                 if best is None
@@ -82,6 +83,8 @@ def status(
     elif state.told < state.budget:
         why = f"stopped: {state.stopped}" if state.stopped else "nobody drives it any more"
         console.note(f"{why} (`beagle resume {as_given(run)}` goes on)")
+    elif state.enough:
+        console.note(f"the search ended early: {state.enough}")
     _show_front(state)
     if best is not None:
         genes = "  ".join(

@@ -50,6 +50,7 @@ class EvolveOptions:
         trials: How many trials to run.
         ladder: Epochs of each trial, and where hopeless ones are stopped.
         confirm: What is trained again at the end; None for nothing.
+        patience: Trials without a better configuration after which the search ends; None for all of the trials.
         batch_size: Images per forward pass.
         image_size: Longer side in px.
         hyp: Hyperparameters of the first trial, and of all that is not evolved.
@@ -68,6 +69,7 @@ class EvolveOptions:
     trials: int
     ladder: Ladder
     confirm: Plan | None = None
+    patience: int | None = None
     batch_size: int = 16
     image_size: int = 640
     hyp: Hyperparameters = field(default_factory=Hyperparameters)
@@ -154,7 +156,7 @@ def start_run(
         ),
         "settings": {**training, "classes": len(data.names)},
         "resources": resources.to_dict(),
-        **fidelity_header(options.ladder, options.confirm),
+        **fidelity_header(options.ladder, options.confirm, options.patience),
         "provenance": provenance(data),
         "data": {"images": len(data.train.images), "names": list(data.names)},
         "shapes": {

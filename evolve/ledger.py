@@ -17,6 +17,7 @@ from evolve.confirm import confirm_event, confirmation_due, next_confirmation
 from evolve.costs import costs_of, objectives_of
 from evolve.journal import Event, Journal, JournalError, RunState, TrialState, fold, read_journal
 from evolve.ladder import best_fitness
+from evolve.patience import enough_event
 from evolve.racing import START
 from evolve.run_state import DRIVER_RESTARTED
 from evolve.search import SearchError, Trial, search_from_events
@@ -124,7 +125,8 @@ class Ledger:
                 self._left_open.remove(number)
                 self._retry(number, DRIVER_RESTARTED)
             return self.state.trials[number]
-        return self._next_confirmation() or self._next_search()
+        # Once more after the search, which may have found that it asks no more.
+        return self._next_confirmation() or self._next_search() or self._next_confirmation()
 
     def _next_confirmation(self) -> TrialState | None:
         """The next training that confirms; a round that is due begins when the search has told all."""
@@ -138,7 +140,7 @@ class Ledger:
         return self.state.trials[event["trial"]]
 
     def _next_search(self) -> TrialState | None:
-        if self._searched:
+        if self._searched or self._had_enough():
             return None
         try:
             # Small matrices: more threads only wait for each other, and beside busy trials they wait for long.
@@ -152,6 +154,11 @@ class Ledger:
             {"event": "ask", "trial": trial.id, "config": dict(trial.config), "origin": dict(trial.origin)}
         )
         return self.state.trials.get(trial.id)
+
+    def _had_enough(self) -> bool:
+        """Write that the search ends, where its patience is used up."""
+        event = enough_event(self.state)
+        return event is not None and self._write(event)
 
     def reported(self, number: int, epoch: int, metrics: dict[str, float]) -> bool:
         """Write one epoch of a running trial; an epoch that is already written is left as it is.

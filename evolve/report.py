@@ -116,7 +116,7 @@ def _headline(view: View) -> Html:
 
 def _standing(state: RunState) -> str:
     if not state.running and len(state.trials) >= state.budget:
-        return "finished"
+        return f"finished: {state.enough}" if state.enough else "finished"
     return f"stopped: {state.stopped}" if state.stopped is not None else "in progress"
 
 

@@ -25,9 +25,12 @@ class RunState:
     Attributes:
         header: the `run` event: name, seed, space, search, settings, resources, provenance, shapes.
         budget: trials the run may ask in all: the header's, or the newest resume's; trainings that confirm are added.
+            Where the search had enough before, what it had asked by then.
         trials: id to state, in the order of the asks.
         resumes: how often the run was taken up again.
         stopped: reason of the newest stop, None while the run goes on.
+        enough: why the search ended before its budget; None where it did not, or goes on since with a larger one.
+        had_enough: number of the trial that would have come next when it did so, the newest time.
         updated_at: unix seconds of the newest event.
         resources: what each trial gets: the header's, or the newest resume's.
         confirmations: rounds of confirming, in their order.
@@ -38,6 +41,8 @@ class RunState:
     trials: dict[int, TrialState] = field(default_factory=dict)
     resumes: int = 0
     stopped: str | None = None
+    enough: str | None = None
+    had_enough: int = 0
     updated_at: float = 0.0
     resources: dict[str, Any] = field(default_factory=dict)
     confirmations: list[Confirmation] = field(default_factory=list)
@@ -183,25 +188,12 @@ class RunState:
         if kind == "ask":
             self._ask(event)
         elif kind in ("report", "rung", "retry", "tell"):
-            trial = self.trials.get(event["trial"])
-            if trial is None:
-                raise JournalError(f"a {kind} must follow an ask, but trial {event['trial']} was never asked")
-            {
-                "report": trial._report,
-                "rung": trial._rung,
-                "retry": trial._retry,
-                "tell": trial._tell,
-            }[kind](event)
-            if kind == "rung":
-                rung = trial.rungs[int(event["epochs"])]
-                self._judged.setdefault(rung.epochs, []).append(rung)
-            elif kind == "tell":
-                self._close(trial)
+            self._of_a_trial(event)
+        elif kind == "enough":
+            self.budget = self.asked + self.planned
+            self.enough, self.had_enough = str(event.get("reason", "")), len(self.trials)
         elif kind == "resume":
-            self.budget = int(event["trials"])
-            self.resumes += 1
-            self.stopped = None
-            self.resources = {**self.resources, **event.get("resources", {})}
+            self._resume(event)
         elif kind == "stop":
             self.stopped = str(event.get("reason", ""))
         elif kind == "confirm":
@@ -212,6 +204,31 @@ class RunState:
         else:
             logger.warning("event %r of the journal is unknown here and left out", kind)
         self.updated_at = float(event.get("time", self.updated_at))
+
+    def _resume(self, event: Event) -> None:
+        if int(event["trials"]) > self.budget:
+            self.enough = None
+        self.budget = int(event["trials"])
+        self.resumes += 1
+        self.stopped = None
+        self.resources = {**self.resources, **event.get("resources", {})}
+
+    def _of_a_trial(self, event: Event) -> None:
+        kind = event["event"]
+        trial = self.trials.get(event["trial"])
+        if trial is None:
+            raise JournalError(f"a {kind} must follow an ask, but trial {event['trial']} was never asked")
+        {
+            "report": trial._report,
+            "rung": trial._rung,
+            "retry": trial._retry,
+            "tell": trial._tell,
+        }[kind](event)
+        if kind == "rung":
+            rung = trial.rungs[int(event["epochs"])]
+            self._judged.setdefault(rung.epochs, []).append(rung)
+        elif kind == "tell":
+            self._close(trial)
 
     def _ask(self, event: Event) -> None:
         number = event["trial"]

@@ -138,6 +138,7 @@ def main(folder: Path, trials: int, epochs: int) -> None:
                     "resources": resources.to_dict(),
                     "provenance": {},
                     **({"ladder": json.loads(given("LADDER"))} if given("LADDER") else {}),
+                    **({"patience": int(given("PATIENCE"))} if given("PATIENCE") else {}),
                     **({"confirm": json.loads(given("CONFIRM"))} if given("CONFIRM") else {}),
                 }
             )
