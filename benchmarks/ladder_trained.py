@@ -1,17 +1,17 @@
 """A ladder of epochs on real trainings: what each winner is worth when it is trained in full, several times.
 
     python -m benchmarks.ladder_trained run [--seeds 3] [--first-seed 0] [--trials 24] [--rungs 2,6,24]
-        [--data digits --image-size 64] [--ema-share 0.08] [--rules full,ladder,fewer,short,start] [--results FILE]
-        [--journals FOLDER]
+        [--data digits --image-size 64] [--ema-share 0.08] [--rules full,ladder,fewer,confirmed,short,start]
+        [--results FILE] [--journals FOLDER]
     python -m benchmarks.ladder_trained table [--results FILE]
 
 The trainings are those of `benchmarks.record_digits` (12 genes, a small detector) on `digits` or on a data set of
 your own, as long as the last rung; the real ledger, journal and search decide, one trial after the other. `full`,
 `ladder` and `fewer` are as in `benchmarks.ladder`: the latter two have a third of the epochs of the first. So has
 `short`: trainings as long as the last rung but one, each with a schedule of its own to its end, and in what is left
-the best three and the start in full (`--confirm 3 --confirm-seeds 1`). The configuration that each would export is
-then trained in full under five seeds that no trial had, and so is the start. `agreement` is the rank agreement of
-each rung with the end, over the trials of `full`.
+the best three and the start in full (`--confirm 3 --confirm-seeds 1`); `confirmed` is the ladder with the same at its
+end, within its third. The configuration that each would export is then trained in full under five seeds that no trial
+had, and so is the start. `agreement` is the rank agreement of each rung with the end, over the trials of `full`.
 
 With `--journals` the evolutions are kept there, and one with more `--trials` goes on from where one with fewer ended:
 the search does not know how many are to come.
@@ -31,8 +31,8 @@ import numpy as np
 
 from benchmarks.ladder import RULES, SHARE, header, read, spent
 from benchmarks.record_digits import IMAGE_SIZE, SPACE, training
-from evolve import Journal, read_journal
-from evolve.confirm import Plan
+from evolve import Journal, fold, read_journal
+from evolve.confirm import Plan, confirm_event
 from evolve.fidelity import rank_agreement
 from evolve.ledger import Ledger
 from evolve.trainable import Assignment, Outcome
@@ -44,9 +44,11 @@ RESULTS = Path(__file__).parent / "data" / "ladder_trained.jsonl"
 RUNGS = (2, 6, 24)
 """Of the ladder unless others are given; the last is the length of a training."""
 AGAIN = range(1000, 1005)
-OWN_RULES = (*RULES, "short", "start")
+AGAIN_CONFIRMED = range(1100, 1105)
+"""Instead, where one of those may have confirmed."""
+OWN_RULES = (*RULES, "confirmed", "short", "start")
 CONFIRMED = 3
-"""Configurations that `short` trains in full at its end, once each, and the start beside them."""
+"""Configurations that `confirmed` and `short` train in full at their end, once each, and the start beside them."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,22 @@ def train_trial(ledger: Ledger, assignment: Assignment, task: Task) -> None:
     ledger.ended(assignment.trial, Outcome(result.fitness, result.metrics, result.history, result.reason))
 
 
-def in_full(config: dict[str, Any], task: Task) -> list[float]:
-    """Fitness of a configuration under each of the seeds `AGAIN`."""
+def confirm(ledger: Ledger, journal: Journal, plan: Plan, task: Task) -> None:
+    """End the search and train its best again in full, and the start."""
+    if not ledger.state.planned:
+        journal.append({"event": "enough", "reason": "its share of the epochs is used up"})
+        journal.append(confirm_event(ledger.state, plan))
+    ledger = Ledger(journal.path.parent, journal)
+    while assignment := ledger.next_assignment():
+        train_trial(ledger, assignment, task)
+
+
+def in_full(config: dict[str, Any], task: Task, seeds: range = AGAIN) -> list[float]:
+    """Fitness of a configuration under each of the seeds."""
     from trainer import train
 
     found = []
-    for seed in AGAIN:
+    for seed in seeds:
         with tempfile.TemporaryDirectory() as place:
             result = train(task.training(config, seed, Path(place) / "out"))
         found.append(round(result.fitness or 0.0, 5))
@@ -139,7 +151,8 @@ def kept_journal(name: str, header: dict[str, Any], journals: Path | None) -> It
         events = read_journal(path) if path.exists() else []
         if events:
             first = {**header, "time": events[0]["time"]}
-            if {**events[0], "trials": 0} != {**first, "trials": 0}:
+            whole = {} if any(event["event"] == "confirm" for event in events) else {"trials": 0}
+            if {**events[0], **whole} != {**first, **whole}:
                 raise ValueError(f"{path} is the journal of another evolution: choose another --journals")
             path.write_text("".join(json.dumps(event) + "\n" for event in (first, *events[1:])), "utf-8")
         with Journal(path) as journal:
@@ -151,21 +164,26 @@ def kept_journal(name: str, header: dict[str, Any], journals: Path | None) -> It
 def evolve(rule: str, seed: int, task: Task, journals: Path | None = None) -> dict[str, Any]:
     """One evolution."""
     trials, rungs = task.trials, task.rungs
+    climbs = rule in ("ladder", "confirmed")
     most = SHARE * trials * rungs[-1]
-    event = header(rule, trials, seed, SPACE, rungs)
+    event = header("ladder" if climbs else rule, trials, seed, SPACE, rungs)
+    plan = Plan(CONFIRMED, epochs=rungs[-1], seeds=1)
+    if rule in ("confirmed", "short"):
+        most -= (CONFIRMED + 1) * rungs[-1]
     if rule == "short":
-        plan = Plan(CONFIRMED, epochs=rungs[-1], seeds=1)
-        event |= {"trials": int((most - (CONFIRMED + 1) * rungs[-1]) / rungs[-2]), "confirm": plan.to_dict()}
+        event |= {"trials": int(most / rungs[-2]), "confirm": plan.to_dict()}
         # From its seed follow those of the trainings that confirm; they must be none of `AGAIN`.
         event["settings"] = {"epochs": rungs[-2], "seed": len(AGAIN)}
     with kept_journal(f"{rule}-{seed}", event, journals) as journal:
         ledger = Ledger(journal.path.parent, journal)
-        while rule != "ladder" or sum(each.epochs for each in ledger.state.trials.values()) < most:
+        while not (climbs and spent(ledger.state)["epochs"] >= most):
             assignment = ledger.next_assignment()
             if assignment is None:
                 break
             train_trial(ledger, assignment, task)
-        state = ledger.state
+        if rule == "confirmed":
+            confirm(ledger, journal, plan, task)
+        state = fold(read_journal(journal.path))
     best = state.best() or state.trials[0]
     agreed = []
     if rule == "full":
@@ -175,7 +193,8 @@ def evolve(rule: str, seed: int, task: Task, journals: Path | None = None) -> di
         agreed = [rank_agreement(curves, rung) for rung in rungs[:-1]]
     measured = state.measured()
     promised = measured.standing.mean if measured else None
-    found = {**spent(state), "promised": promised, "again": in_full(best.config, task)}
+    again = in_full(best.config, task, AGAIN_CONFIRMED if rule == "confirmed" else AGAIN)
+    found = {**spent(state), "promised": promised, "again": again}
     return found | {"agreement": [round(each.rho, 3) for each in agreed if each]}
 
 
