@@ -97,12 +97,15 @@ def edges(image):
 
 
 def box_by_ramps(image):
-    """The box around the corners of the painted one, found by the map that explains the ramps; None if too few px."""
+    """The box around the corners of the painted one, found by the map that explains the ramps; None if too few px.
+
+    Where less than half of a side is in the picture, rounding in the ramps moves the corners outside by several px.
+    """
     ys, xs = np.nonzero(image[:, :, 2] >= 252)
     if len(xs) < 100:
         return None
     u, v = image[ys, xs, :2].T.astype(float) / 255
-    if min(np.ptp(u), np.ptp(v)) < 0.2:
+    if min(np.ptp(u), np.ptp(v)) < 0.5:
         return None
     one, none = np.ones_like(u), np.zeros((3, len(u)))
     sides = []
