@@ -128,6 +128,9 @@ def start_run(
         "batch_size": options.batch_size,
         "image_size": image_size,
         "seed": options.seed,
+        # Said even where nobody chose them, so that production evaluates as the trials did.
+        "precise_bn": TrainConfig.precise_bn,
+        "ema_share": TrainConfig.ema_share,
         **options.training,
         "hyp": options.hyp.to_dict(),
     }
