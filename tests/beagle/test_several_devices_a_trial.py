@@ -14,6 +14,7 @@ import pytest
 
 from beagle.wiring import EvolveOptions, start_run
 from evolve.journal import fold, read_journal
+from evolve.ladder import Ladder
 from evolve.resources import Resources
 from trainer.checkpoint import load as load_checkpoint
 
@@ -42,7 +43,7 @@ def run(tmp_path: Path, tiny: Path) -> Path:
         data=str(tiny),
         model="yolov5n",
         trials=2,
-        epochs=EPOCHS,
+        ladder=Ladder((EPOCHS,)),
         batch_size=4,
         image_size=64,
         genes=("lr0", "mosaic"),
