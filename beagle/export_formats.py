@@ -12,7 +12,6 @@ from beagle.export_settings import (
     ULTRALYTICS,
     YOLOV5,
     augmentation_notes,
-    averaging_notes,
     setting_notes,
     switch_words,
     warmup_notes,
@@ -113,7 +112,6 @@ def write_yolov5(training: Training) -> Written:
             "label_smoothing is an option of the command, not a key of hyp.yaml.",
             "--patience 0: trials train to their end; YOLOv5 would stop after 100 epochs without gain.",
             *setting_notes(YOLOV5, training),
-            *averaging_notes(YOLOV5, training),
             *augmentation_notes(YOLOV5, training),
             *warmup_notes(YOLOV5, training),
             *lost_note(training, {*keys, "label_smoothing"}),
@@ -150,7 +148,6 @@ def write_scaled_yolov4(training: Training) -> Written:
         "Its warm-up is 3 epochs, but 1,000 iterations at least.",
         "The seed can't be carried: the program sets its own.",
         *setting_notes(SCALED_YOLOV4, training),
-        *averaging_notes(SCALED_YOLOV4, training),
         *rate_note(training),
         *weights_note(training, "Scaled-YOLOv4"),
         *unknown_modules(training.spec, "Scaled-YOLOv4", SCALED_MODULES),
@@ -245,7 +242,6 @@ def write_ultralytics(training: Training) -> Written:
 def _ultralytics_notes(training: Training) -> list[str]:
     notes = [
         *setting_notes(ULTRALYTICS, training),
-        *averaging_notes(ULTRALYTICS, training),
         *augmentation_notes(ULTRALYTICS, training),
         *warmup_notes(ULTRALYTICS, training),
     ]

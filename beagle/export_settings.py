@@ -65,10 +65,10 @@ def setting_notes(program: Program, training: Training) -> list[str]:
         notes.append(f"{program.name} has no option for these, which the trials had on: {', '.join(lost)}.")
     if other:
         notes.append(f"{program.name} has these built in: {', '.join(other)}.")
-    return notes
+    return notes + _averaging_notes(program, training)
 
 
-def averaging_notes(program: Program, training: Training) -> list[str]:
+def _averaging_notes(program: Program, training: Training) -> list[str]:
     """That a short training scores lower there, with what Beagle does for its evaluations alone."""
     names = ("precise_bn", "ema_share")
     values = {name: training.settings.get(name, getattr(TrainConfig, name)) for name in names}

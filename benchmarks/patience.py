@@ -33,7 +33,8 @@ def look_back(path: Path, worth: Worth) -> dict[int | None, tuple[int, float]]:
     for event in events[1:]:
         state.apply(event)
         if event["event"] == "tell":
-            used_up = [each for each in PATIENCE if each not in found and fruitless(state) >= each]
+            tried = fruitless(state)
+            used_up = [each for each in PATIENCE if each not in found and tried >= each]
             found |= {each: (state.told, worth(state)) for each in used_up}
     end = (state.told, worth(state))
     return {None: end, **{each: found.get(each, end) for each in PATIENCE}}
