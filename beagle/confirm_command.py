@@ -25,7 +25,7 @@ def confirm(
 ) -> None:
     """Train the best again in full under new seeds: what export may promise."""
     from beagle.folders import find_run
-    from beagle.wiring import begin_confirmation
+    from beagle.reopening import begin_confirmation
     from evolve.confirm import Plan
 
     folder = find_run(run, to_drive=True)

@@ -114,10 +114,10 @@ def _rest(state: RunState) -> str:
 
 def running_table(state: RunState) -> Table:
     """The trials that run now, and the best so far."""
-    best = state.best()
+    best, measured = state.best(), state.measured()
     headline = f"{state.name}: {state.told} of {state.budget} trials"
-    if best is not None:
-        headline += f", best {best.fitness:.4f} (trial {best.id})"
+    if best is not None and measured is not None:
+        headline += f", best {measured.standing.mean:.4f} (trial {best.id})"
     headline += _rest(state)
     table = Table(title=headline, title_justify="left", title_style="bold")
     for column in ("trial", "epoch", "fitness", "mAP@0.5", "running for", "origin"):

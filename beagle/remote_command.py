@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from beagle import console
+from beagle.fidelity_flags import Confirm, ConfirmEpochs, ConfirmSeeds, Epochs, Patience, chosen_ladder
 from beagle.flags import Json
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ def evolve(
     name: Annotated[str, typer.Option("--name", help="Of the run; by default the time of day.")] = "",
     model: Annotated[str, typer.Option("--model", help="Of the zoo, or a YAML file there.")] = "yolov5s",
     trials: Annotated[int, typer.Option("--trials")] = 300,
-    epochs: Annotated[int, typer.Option("--epochs", help="Of each trial.")] = 10,
+    epochs: Epochs = "10",
+    patience: Patience = None,
+    confirm: Confirm = 0,
+    confirm_epochs: ConfirmEpochs = None,
+    confirm_seeds: ConfirmSeeds = 3,
     image_size: Annotated[int, typer.Option("--image-size", help="Longer image side in px.")] = 640,
     batch_size: Annotated[int, typer.Option("--batch-size")] = 16,
     genes: Annotated[str, typer.Option("--genes", help="Names to evolve, with commas.")] = "",
@@ -73,11 +78,13 @@ def evolve(
     from beagle.folders import CommandError
     from cluster.service_models import NewEvolution
 
+    *rungs, whole = chosen_ladder(epochs, None, 3.0).rungs
     fields = {
         "data": data, "name": name or f"evolve-{time.strftime('%Y%m%d-%H%M%S')}", "model": model,
-        "trials": trials, "epochs": epochs, "image_size": image_size, "batch_size": batch_size,
-        "genes": list(gene_names(genes)), "search": search, "anchors": anchors, "seed": seed, "cpus": cpus,
-        "gpus": gpus, "concurrent": concurrent, "to": to, "nodes": nodes, "hours": hours,
+        "trials": trials, "epochs": whole, "rungs": rungs, "patience": patience, "confirm": confirm,
+        "confirm_epochs": confirm_epochs, "confirm_seeds": confirm_seeds, "image_size": image_size,
+        "batch_size": batch_size, "genes": list(gene_names(genes)), "search": search, "anchors": anchors,
+        "seed": seed, "cpus": cpus, "gpus": gpus, "concurrent": concurrent, "to": to, "nodes": nodes, "hours": hours,
     }  # fmt: skip
     try:
         new = NewEvolution.model_validate(fields)

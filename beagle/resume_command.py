@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 def resume(
     run: Annotated[Path, typer.Argument(help="Run folder, its name under runs/, or its URL.")],
     trials: Annotated[int | None, typer.Option("--trials", help="New budget, more than before.")] = None,
+    patience: Annotated[
+        int | None, typer.Option("--patience", help="As of `evolve`, from now on; 0 for none.")
+    ] = None,
     cpus: Annotated[float | None, typer.Option("--cpus", help="CPUs per trial from now on.")] = None,
     gpus: Annotated[float | None, typer.Option("--gpus", help="GPUs per trial from now on.")] = None,
     concurrent: Annotated[int | None, typer.Option("--concurrent", help="Most trials at once.")] = None,
@@ -25,16 +28,15 @@ def resume(
 ) -> None:
     """Go on with a run that was stopped or killed; finished trials are not run again."""
     from beagle.folders import find_run
-    from beagle.wiring import reopen_run
+    from beagle.reopening import reopen_run
+    from evolve.wording import progress_words
 
     folder = find_run(run, to_drive=True)
     changes: dict[str, float | str | None] = {"cpus": cpus, "gpus": gpus, "concurrent": concurrent}
     changes |= {"retries": retries, "address": address, "silence_s": silence}
-    state = reopen_run(folder, trials, {name: value for name, value in changes.items() if value is not None})
-    console.err.print(
-        f"{state.name}: {len(state.finished)} finished, {len(state.failed)} failed, "
-        f"{len(state.running)} to go on with, of {state.budget}"
-    )
+    given = {name: value for name, value in changes.items() if value is not None}
+    state = reopen_run(folder, trials, given, patience)
+    console.err.print(f"{state.name}: {progress_words(state, 'to go on with')}")
     finish(folder, as_json=as_json)
 
 

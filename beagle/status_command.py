@@ -25,6 +25,7 @@ def status(
     from evolve.journal import TrialState, fold, read_journal
     from evolve.objectives import front
     from evolve.stored_run import run_label
+    from evolve.wording import belief_words, progress_words
 
     folder = find_run(run)
     state = fold(read_journal(folder / "journal.jsonl"))
@@ -68,11 +69,9 @@ def status(
     shown = sorted(trials, key=lambda t: -1.0 if t["fitness"] is None else t["fitness"], reverse=True)[
         : most or None
     ]
-    stopped = f"{len(state.cut)} stopped early, " if state.ladder else ""
     columns = ["trial", "status", "fitness", "epochs", "seconds", "origin", "attempt", "reason"]
     console.show_table(
-        f"{state.name}: {len(state.finished)} finished, {stopped}{len(state.failed)} failed, "
-        f"{len(state.running)} running, of {state.budget}",
+        f"{state.name}: {progress_words(state)}",
         columns,
         [[trial[column] for column in columns] for trial in shown],
     )
@@ -86,12 +85,13 @@ def status(
     elif state.enough:
         console.note(f"the search ended early: {state.enough}")
     _show_front(state)
-    if best is not None:
+    if best is not None and measured is not None:
         genes = "  ".join(
             f"{name} {value if isinstance(value, str) else f'{value:g}'}"
             for name, value in best.config.items()
         )
-        console.out.print(f"best: trial {best.id} with fitness {best.fitness:.4f}: {genes}")
+        console.out.print(f"best: trial {best.id} with fitness {measured.standing.mean:.4f}: {genes}")
+        console.note(belief_words(measured))
 
 
 def _show_front(state: "RunState") -> None:

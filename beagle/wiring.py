@@ -9,7 +9,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from beagle.searching import search_header
 from beagle.setting_genes import check_setting_genes, overlaid
 from dataset import load
 from evolve.command_trainable import TRAINER, run_command
-from evolve.confirm import Plan, confirm_event
-from evolve.journal import Journal, RunState, fold, read_journal
+from evolve.confirm import Plan
+from evolve.journal import RunState, fold, read_journal
 from evolve.ladder import Ladder
 from evolve.ledger import OnEvent
 from evolve.resources import Resources
@@ -195,63 +195,6 @@ def _optimizer(config: TrainConfig, images: int) -> str:
     from trainer.optim import choose_optimizer
 
     return choose_optimizer(config.optimizer, math.ceil(images / config.batch) * config.epochs)[0]
-
-
-def reopen_run(folder: Path, trials: int | None, changes: Mapping[str, Any] | None = None) -> RunState:
-    """Write into the journal that the run goes on, with a new budget and other resources where they are given.
-
-    Args:
-        folder: The run folder.
-        trials: New budget; None keeps the old one.
-        changes: Fields of `evolve.resources.Resources` to their new values.
-
-    Raises:
-        CommandError: The new budget is smaller than the number of trials already asked.
-        JournalError: Another driver holds the run.
-        EvolveError: The resources make no sense.
-    """
-    with Journal(folder / "journal.jsonl") as journal:
-        state = fold(read_journal(journal.path))
-        if trials is not None and trials < state.asked:
-            raise CommandError(
-                f"trials >= {state.asked} must hold, since so many were asked, but got {trials}"
-            )
-        # Trainings that confirm are no trials of the search, and come on top.
-        budget = state.budget if trials is None else trials + state.planned
-        event: dict[str, Any] = {"event": "resume", "trials": budget}
-        if changes:
-            event["resources"] = replace(Resources.of(state), **changes).to_dict()
-        state.apply(journal.append(event))
-        return state
-
-
-def begin_confirmation(
-    folder: Path, plan: Plan, changes: Mapping[str, Any], note: Callable[[str], None]
-) -> RunState:
-    """Write into the journal which of a run's best are to be trained again; the search asks nothing more.
-
-    Args:
-        folder: The run folder.
-        plan: How many, how long, under how many seeds.
-        changes: As `reopen_run`.
-        note: Told what is left of the search.
-
-    Raises:
-        EvolveError: No trial has finished, another driver holds the run, or the resources make no sense.
-    """
-    state = fold(read_journal(folder / "journal.jsonl"))
-    confirm_event(state, plan)  # refused before anything is written
-    left = state.budget - state.planned - state.asked
-    if left > 0:
-        note(
-            f"{left} trials of the search were not asked yet and are left out; later "
-            f"`beagle resume {folder} --trials {state.asked + left}` goes on with them"
-        )
-    reopen_run(folder, min(state.asked, state.budget - state.planned), changes)
-    with Journal(folder / "journal.jsonl") as journal:
-        state = fold(read_journal(journal.path))
-        state.apply(journal.append(confirm_event(state, plan)))
-        return state
 
 
 def drive(folder: Path, on_event: OnEvent | None = None) -> RunState:

@@ -7,6 +7,7 @@ from typing import Any
 from cluster.service_models import AnchorsOfRun, Evolution, GeneInfo, State, Summary, TrialInfo, Winner
 from cluster.spec import JobInfo
 from evolve.journal import RunState, TrialState
+from evolve.wording import belief_words
 
 
 def state_of(state: RunState, driver: str | None, job: JobInfo | None) -> tuple[State, str | None]:
@@ -14,7 +15,7 @@ def state_of(state: RunState, driver: str | None, job: JobInfo | None) -> tuple[
     if driver is not None:
         return "running", None
     if state.told >= state.budget:
-        return "finished", None
+        return "finished", state.enough
     if state.stopped is not None:
         return "stopped", state.stopped or None
     if job is not None and job.status == "running":
@@ -56,20 +57,30 @@ def gene_info(data: Mapping[str, Any]) -> GeneInfo:
 
 def winner_of(state: RunState) -> Winner | None:
     """The leading configuration with the interval of its mean; None before the first that finished."""
-    best = state.best()
-    if best is None or best.fitness is None:
+    best, measured = state.best(), state.measured()
+    if best is None or measured is None:
         return None
-    standing = next((each for each in state.standings() if each.trial == best.id), None)
-    margin = None if standing is None else standing.margin
-    mean = best.fitness if standing is None else standing.mean
+    mean, margin = measured.standing.mean, measured.standing.margin
     return Winner(
         trial=best.id,
         fitness=mean,
         low=None if margin is None else mean - margin,
         high=None if margin is None else mean + margin,
-        runs=1 if standing is None else standing.runs,
+        runs=measured.standing.runs,
+        epochs=measured.epochs,
+        confirmed=measured.confirmed,
+        words=belief_words(measured),
         config=dict(best.config),
     )
+
+
+def fitness_of_start(state: RunState) -> float | None:
+    """Of the default configuration, measured as the winner was where it was so; None before its first training."""
+    measured = state.measured()
+    if measured is not None and measured.start is not None:
+        return measured.start.mean
+    first = next(iter(state.trials.values()), None)
+    return None if first is None else first.fitness
 
 
 def anchors_of(state: RunState) -> AnchorsOfRun | None:

@@ -20,7 +20,9 @@ EVOLUTION: dict[str, Any] = {
     ],
     "trials": [TRIAL],
     "winner": {
-        "trial": 0, "fitness": 0.412, "low": None, "high": None, "runs": 1, "config": {"lr0": 0.01, "mosaic": 1.0},
+        "trial": 0, "fitness": 0.412, "low": None, "high": None, "runs": 1, "epochs": 5,
+        "confirmed": False, "words": "Not confirmed: fitness 0.4120 after one training of 5 epochs.",
+        "config": {"lr0": 0.01, "mosaic": 1.0},
     },
     "anchors": {"levels": [[[10.0, 13.0]], [[30.0, 61.0]]], "bpr_before": 0.97, "bpr_after": 0.999},
     "offset": 4096,

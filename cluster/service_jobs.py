@@ -17,6 +17,22 @@ NeedsOf = Callable[[tuple[str, ...], Path], Needs]
 """What a command must find where it runs, from its words and its folder."""
 
 
+AS_THEY_ARE = (
+    *(
+        "trials",
+        "patience",
+        "confirm",
+        "confirm_epochs",
+        "confirm_seeds",
+        "image_size",
+        "batch_size",
+        "search",
+    ),
+    *("anchors", "seed", "cpus", "gpus", "concurrent"),
+)
+"""Fields of a request that `beagle evolve` has an option for of the same name and value."""
+
+
 class ConflictError(ClusterError):
     """As things stand that can't be done."""
 
@@ -111,10 +127,12 @@ def _whole(gpus: float) -> int:
 def evolve_words(new: NewEvolution, data: str, model: str, out: Path) -> tuple[str, ...]:
     """What follows `beagle` on the command line. No word of a request can become an option of its own."""
     words = ["evolve", data, "--model", model, "--out", str(out), "--resume"]
-    for name in ("trials", "epochs", "image_size", "batch_size", "search", "anchors", "seed", "cpus", "gpus"):
-        words += [f"--{name.replace('_', '-')}", str(getattr(new, name))]
-    if new.genes:
-        words += ["--genes", ",".join(new.genes)]
-    if new.concurrent is not None:
-        words += ["--concurrent", str(new.concurrent)]
+    options = {
+        "epochs": ",".join(map(str, (*new.rungs, new.epochs))),
+        "genes": ",".join(new.genes) or None,
+        **{name: getattr(new, name) for name in AS_THEY_ARE},
+    }
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
     return tuple(words)

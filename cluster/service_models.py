@@ -1,8 +1,10 @@
 """What the HTTP service takes and gives: its contract, from which OpenAPI is made."""
 
+import math
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 State = Literal["waiting", "running", "finished", "stopped", "interrupted", "failed"]
 """How an evolution stands.
@@ -55,8 +57,10 @@ class Ready(Answer):
 class Best(Answer):
     """The leading configuration so far."""
 
-    trial: int
-    fitness: float
+    trial: int = Field(description="Its first.")
+    fitness: float = Field(
+        description="Mean of its trainings; of those alone that confirm it, once they have."
+    )
 
 
 class Summary(Answer):
@@ -72,13 +76,13 @@ class Summary(Answer):
     updated: float = Field(description="Unix seconds of the newest event.")
     planned: int = Field(description="Trials that it may run.")
     asked: int
-    finished: int
+    finished: int = Field(description="Told with a fitness; those that confirm among them.")
     failed: int
     cut: int = Field(description="Trials that the ladder of epochs ended early.")
     running: int
     epochs: int = Field(description="Of each trial.")
     best: Best | None
-    start_fitness: float | None = Field(description="Of the first trial: the configuration it began with.")
+    start_fitness: float | None = Field(description="Of the default configuration, measured as the best was.")
     job: str | None = Field(description="The job that drives it, where it was handed over as one.")
 
 
@@ -132,11 +136,16 @@ class TrialDetail(TrialInfo):
 class Winner(Answer):
     """The configuration that an export would take."""
 
-    trial: int
-    fitness: float
+    trial: int = Field(description="Its first.")
+    fitness: float = Field(
+        description="Mean of its trainings; of those alone that confirm it, once they have."
+    )
     low: float | None = Field(description="Lower end of the fitness's interval; None with a single training.")
     high: float | None
-    runs: int
+    runs: int = Field(description="Trainings that the mean is of.")
+    epochs: int = Field(description="Of each of them.")
+    confirmed: bool = Field(description="Whether they had seeds by which it was not chosen.")
+    words: str = Field(description="What the fitness was measured on, and how far it is to be believed.")
     config: dict[str, float | str]
 
 
@@ -165,7 +174,28 @@ class NewEvolution(Request):
     name: Name
     model: str = Field("yolov5s", min_length=1, max_length=4096, examples=["yolov5n"])
     trials: int = Field(100, ge=1, le=100_000, examples=[20])
-    epochs: int = Field(10, ge=1, le=10_000, examples=[5])
+    epochs: int = Field(10, ge=1, le=10_000, description="Of a whole trial.", examples=[5])
+    rungs: list[Annotated[int, Field(ge=1, le=10_000)]] = Field(
+        default=[],
+        max_length=20,
+        description="Epochs, rising and fewer than `epochs`, after which hopeless trials end; empty for none.",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="Trials without a better configuration after which the search ends.",
+    )
+    confirm: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="So many of the best are trained again in full at the end, beside the start.",
+    )
+    confirm_epochs: int | None = Field(
+        None, ge=1, le=10_000, description="Of these trainings; as of a whole trial unless given."
+    )
+    confirm_seeds: int = Field(3, ge=1, le=1000, description="Trainings of each of them.")
     image_size: ImageSize = 640
     batch_size: int = Field(16, ge=1, le=65_536)
     genes: list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]] = Field(
@@ -180,6 +210,14 @@ class NewEvolution(Request):
     to: Place = "local"
     nodes: int = Field(1, ge=1, le=10_000)
     hours: float | None = Field(None, gt=0, le=10_000)
+
+    @field_validator("rungs")
+    @classmethod
+    def _rising(cls, rungs: list[int], known: ValidationInfo) -> list[int]:
+        ladder = (*rungs, known.data.get("epochs", math.inf))  # missing where it is wrong itself
+        if any(low >= high for low, high in pairwise(ladder)):
+            raise ValueError(f"rungs must rise and be fewer than the {ladder[-1]} epochs, but got {rungs}")
+        return rungs
 
 
 class Started(Answer):

@@ -19,6 +19,7 @@ from cluster.service_answers import (
     anchors_of,
     broken_summary,
     finite_metrics,
+    fitness_of_start,
     gene_info,
     only_summary,
     state_of,
@@ -239,8 +240,7 @@ class Runs:
     def _summary(self, run: _Run, state: RunState) -> Summary:
         job = run.job
         settings = state.header.get("settings") or {}
-        first = next(iter(state.trials.values()), None)
-        best = state.best()
+        best, measured = state.best(), state.measured()
         how, reason = state_of(state, run.driver, job)
         return Summary(
             id=run.folder.name,
@@ -253,13 +253,13 @@ class Runs:
             updated=state.updated_at,
             planned=state.budget,
             asked=len(state.trials),
-            finished=len(state.finished),
+            finished=len(state.finished) + sum(trial.fitness is not None for trial in state.confirming),
             failed=len(state.failed),
             cut=len(state.cut),
             running=len(state.running),
             epochs=int(settings.get("epochs") or 0),
-            best=None if best is None or best.fitness is None else Best(trial=best.id, fitness=best.fitness),
-            start_fitness=None if first is None else first.fitness,
+            best=Best(trial=best.id, fitness=measured.standing.mean) if best and measured else None,
+            start_fitness=fitness_of_start(state),
             job=None if job is None else job.id,
         )
 

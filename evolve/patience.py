@@ -33,7 +33,6 @@ def fruitless(state: RunState) -> int:
 
 def enough_event(state: RunState) -> Event | None:
     """The event that ends a search whose patience is used up; None where it goes on."""
-    patience = state.header.get("patience")
-    if patience is None or fruitless(state) < int(patience):
+    if state.patience is None or fruitless(state) < state.patience:
         return None
-    return {"event": "enough", "reason": f"the last {patience} trials gave nothing better"}
+    return {"event": "enough", "reason": f"the last {state.patience} trials gave nothing better"}

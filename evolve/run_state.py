@@ -33,6 +33,7 @@ class RunState:
         had_enough: number of the trial that would have come next when it did so, the newest time.
         updated_at: unix seconds of the newest event.
         resources: what each trial gets: the header's, or the newest resume's.
+        patience: trials without a better configuration after which the search ends; None for all of its budget.
         confirmations: rounds of confirming, in their order.
     """
 
@@ -45,6 +46,7 @@ class RunState:
     had_enough: int = 0
     updated_at: float = 0.0
     resources: dict[str, Any] = field(default_factory=dict)
+    patience: int | None = None
     confirmations: list[Confirmation] = field(default_factory=list)
     _confirming: int = field(default=0, repr=False)
     _judged: dict[int, list[Rung]] = field(default_factory=dict, repr=False)
@@ -212,6 +214,8 @@ class RunState:
         self.resumes += 1
         self.stopped = None
         self.resources = {**self.resources, **event.get("resources", {})}
+        if "patience" in event:
+            self.patience = _patience(event)
 
     def _of_a_trial(self, event: Event) -> None:
         kind = event["event"]
@@ -289,4 +293,10 @@ def _begin(event: Event) -> RunState:
         budget=int(event["trials"]),
         updated_at=float(event.get("time", 0.0)),
         resources=dict(event.get("resources") or {}),
+        patience=_patience(event),
     )
+
+
+def _patience(event: Event) -> int | None:
+    """Of a header or a resume; None and 0 are for all of the budget."""
+    return int(event.get("patience") or 0) or None

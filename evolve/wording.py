@@ -1,10 +1,13 @@
-"""How the report and the export say times, durations and origins."""
+"""How commands, report and export say times, durations, origins, how far a run is and what a fitness is worth."""
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evolve.confirm import Measured
 from evolve.racing import START, Standing
+
+if TYPE_CHECKING:
+    from evolve.run_state import RunState
 
 
 def moment(seconds: object) -> str:
@@ -28,6 +31,24 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / unit:.{digits}f} {name}"
     return f"{seconds / 86400:.1f} days"
+
+
+def progress_words(state: "RunState", going: str = "running") -> str:
+    """How many trials have come to which end, of how many.
+
+    Args:
+        state: of the run.
+        going: what to say of those that have not ended.
+    """
+    confirmed = sum(trial.fitness is not None for trial in state.confirming)
+    parts = [
+        f"{len(state.finished)} finished",
+        f"{confirmed} of {state.planned} confirming" if state.planned else "",
+        f"{len(state.cut)} stopped early" if state.ladder else "",
+        f"{len(state.failed)} failed",
+        f"{len(state.running)} {going}",
+    ]
+    return f"{', '.join(filter(None, parts))}, of {state.budget}"
 
 
 def measured_words(standing: Standing) -> str:

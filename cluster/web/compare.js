@@ -31,7 +31,7 @@ function winners(runs) {
     const interval = !winner || winner.low === null ? "no interval: one training" : `${number(winner.low)} to ${number(winner.high)}, ${winner.runs} trainings`;
     return el("div", { class: "tile" },
       el("h3", null, el("a", { href: `#/evolution/${encodeURIComponent(run.id)}` }, run.id), " ", badge(run.state)),
-      el("b", null, number(winner?.fitness)), el("span", { class: "soft small" }, winner ? `winner, trial ${winner.trial}; ${interval}` : "nothing has won yet"),
+      el("b", null, number(winner?.fitness)), el("span", { class: "soft small" }, winner ? `winner, trial ${winner.trial}; ${interval}, ${winner.confirmed ? "confirmed" : "not confirmed"}` : "nothing has won yet"),
       el("p", { class: "small" }, `Start ${number(run.start_fitness)} `, winner && el("span", { class: "gain" }, gain(run.start_fitness, winner.fitness))),
       el("p", { class: "small soft" }, `${run.model} on ${run.data || "?"}, ${run.epochs} epochs, ${run.finished} of ${run.planned} trials finished`));
   };

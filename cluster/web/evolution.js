@@ -202,6 +202,7 @@ function outcomeOf(run) {
   const { winner } = run;
   const start = run.trials[0];
   const interval = winner.low === null ? "one training, so no interval can be given" : `${number(winner.low)} to ${number(winner.high)} over ${winner.runs} trainings`;
+  const belief = el("p", { class: winner.confirmed ? "small soft" : "note" }, winner.words);
   const change = gain(run.start_fitness, winner.fitness);
   const tile = (label, value, more, look) => el("div", { class: "tile" }, el("span", { class: "soft small" }, label), el("b", { class: look }, value), el("span", { class: "soft small" }, more));
   const tiles = el("div", { class: "tiles" },
@@ -212,7 +213,7 @@ function outcomeOf(run) {
   const differ = (name) => start && start.config[name] !== winner.config[name];
   const rows = names.map((name) => el("tr", { class: differ(name) && "won" }, el("th", { scope: "row" }, name), el("td", { class: "num" }, number(start?.config[name])), el("td", { class: "num" }, number(winner.config[name])),
     el("td", { class: "num" }, differ(name) ? gain(Number(start.config[name]), Number(winner.config[name])).replace("NaN %", "") || "changed" : "same")));
-  return el("div", null, tiles, el("details", null, el("summary", null, `All ${names.length} settings of both`),
+  return el("div", null, tiles, belief, el("details", null, el("summary", null, `All ${names.length} settings of both`),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Settings of start and winner" }, el("table", null, el("caption", { class: "unseen" }, "Settings of the start and of the winner"),
       el("thead", null, el("tr", null, ["setting", "start", "winner", "change"].map((each) => el("th", { scope: "col" }, el("span", { class: "pad" }, each))))), el("tbody", null, rows)))));
 }

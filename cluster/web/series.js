@@ -3,7 +3,9 @@
 import { bounds } from "./chart.js";
 import { number } from "./dom.js";
 
-const told = (trials) => trials.filter((each) => each.fitness !== null && each.state === "finished");
+const confirms = (trial) => trial.origin.kind === "confirm"; // its length may be another, so it is no rival of the others
+const ended = (trials) => trials.filter((each) => each.fitness !== null && each.state === "finished");
+const told = (trials) => ended(trials).filter((each) => !confirms(each));
 
 const about = (trial) => `Trial ${trial.id}: ${trial.fitness === null ? trial.state : `fitness ${number(trial.fitness)}`}`;
 
@@ -28,13 +30,14 @@ export function fitnessChart(run, pick) {
   const cut = run.trials.filter((each) => each.state === "stopped" && each.fitness !== null);
   const failed = run.trials.filter((each) => each.state === "failed");
   const point = (each) => ({ x: each.id, y: each.fitness, text: about(each), key: each.id });
-  const y = bounds([...finished, ...cut].map((each) => each.fitness));
+  const confirming = ended(run.trials).filter(confirms);
+  const y = bounds([...finished, ...cut, ...confirming].map((each) => each.fitness));
   const winner = run.winner && run.trials.find((each) => each.id === run.winner.trial && each.fitness !== null);
   const start = finished.filter((each) => each.id === 0);
   return {
     title: "Fitness over trials",
     bare: true,
-    sentence: fitnessSentence(run, finished, failed, cut),
+    sentence: fitnessSentence(run, finished, failed, cut, confirming),
     height: 290,
     x: { label: "trial, in the order they were asked", whole: true, low: -0.5, high: Math.max(run.trials.length - 0.5, 1) },
     y: { label: "fitness", ...y },
@@ -42,6 +45,7 @@ export function fitnessChart(run, pick) {
     series: [
       { name: "trial", look: "dots", shape: "dot", points: finished.map(point) },
       { name: "ended early", look: "faint", shape: "dot", points: cut.map(point) },
+      { name: "confirming", look: "dots", shape: "plus", points: confirming.map(point) },
       { name: "failed", look: "bad", shape: "cross", points: failed.map((each) => ({ ...point(each), y: y.low, text: `Trial ${each.id} failed: ${each.reason ?? "no reason known"}`.slice(0, 140) })) },
       { name: "best so far", look: "best", step: true, points: bestSoFar(run.trials) },
       { name: "start", look: "start", shape: "ring", points: start.map(point) },
@@ -50,9 +54,9 @@ export function fitnessChart(run, pick) {
   };
 }
 
-function fitnessSentence(run, finished, failed, cut) {
+function fitnessSentence(run, finished, failed, cut, confirming) {
   if (!finished.length) return "No trial has finished yet.";
-  const parts = [`${finished.length} trials finished`, cut.length && `${cut.length} ended early`, failed.length && `${failed.length} failed`].filter(Boolean);
+  const parts = [`${finished.length} trials finished`, cut.length && `${cut.length} ended early`, confirming.length && `${confirming.length} confirmed the best`, failed.length && `${failed.length} failed`].filter(Boolean);
   const best = run.best ? ` The best, trial ${run.best.trial}, has ${number(run.best.fitness)}` : "";
   const first = run.start_fitness === null ? "." : `; the start had ${number(run.start_fitness)}.`;
   return `${parts.join(", ")}.${best}${best && first} A click on a dot adds its learning curve below.`;

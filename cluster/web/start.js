@@ -23,6 +23,11 @@ function controls() {
     search: el("input", { type: "text", value: "genetic", pattern: "[a-z0-9]{1,20}", required: true }),
     anchors: choice([["auto", "fit where the model's own fall short"], ["fit", "always fit"], ["keep", "keep the model's own"]], "auto"),
     seed: whole(0, 2147483647, 0),
+    rungs: el("input", { type: "text", placeholder: "none", pattern: "\\s*[0-9]{1,5}(\\s*,\\s*[0-9]{1,5})*\\s*", spellcheck: "false", autocomplete: "off" }),
+    patience: whole(1, 100000, "", { required: false }),
+    confirm: whole(0, 1000, 0),
+    confirm_epochs: whole(1, 10000, "", { required: false }),
+    confirm_seeds: whole(1, 1000, 3),
     cpus: real(0.01, 1024, 1),
     gpus: real(0, 1024, 0),
     concurrent: whole(1, 100000, "", { required: false }),
@@ -34,8 +39,9 @@ function controls() {
 
 function wanted(of) {
   const plain = Object.fromEntries(["name", "data", "model", "search", "anchors", "to"].map((key) => [key, of[key].value.trim()]));
-  const numbers = Object.fromEntries(["trials", "epochs", "image_size", "batch_size", "seed", "cpus", "gpus", "concurrent", "nodes", "hours"].map((key) => [key, number(of[key])]));
-  return { ...plain, ...numbers, genes: of.genes.value.split(",").map((each) => each.trim()).filter(Boolean) };
+  const numbers = Object.fromEntries(["trials", "epochs", "image_size", "batch_size", "seed", "patience", "confirm", "confirm_epochs", "confirm_seeds", "cpus", "gpus", "concurrent", "nodes", "hours"].map((key) => [key, number(of[key])]));
+  const list = (input) => input.value.split(",").map((each) => each.trim()).filter(Boolean);
+  return { ...plain, ...numbers, genes: list(of.genes), rungs: list(of.rungs).map(Number) };
 }
 
 /** Fill `view` with the form. */
@@ -52,6 +58,11 @@ export async function showStart(view) {
       field("Trials", of.trials, "Trainings in all."), field("Epochs a trial", of.epochs), field("Image size, px", of.image_size), field("Batch size", of.batch_size))),
     el("fieldset", null, el("legend", null, "Where"), el("div", { class: "fields" },
       field("Place", of.to, "The service says which it may use."), field("CPUs a trial", of.cpus), field("GPUs a trial", of.gpus, "0.5 lets two share one."), field("Trials at once", of.concurrent, "Empty: as many as fit."))),
+    el("details", null, el("summary", null, "Stopping and confirming"), el("div", { class: "fields" },
+      field("Judge trials after epochs", of.rungs, "Such as 3, 10: the hopeless end there. Empty: none does."),
+      field("Patience, trials", of.patience, "The search ends when so many gave nothing better. Empty: never."),
+      field("Confirm the best", of.confirm, "So many are trained again at the end under new seeds, and the start; 0: none."),
+      field("Trainings of each", of.confirm_seeds), field("Epochs of each", of.confirm_epochs, "Empty: as a trial's."))),
     el("details", null, el("summary", null, "More settings"), el("div", { class: "fields" },
       field("Genes", of.genes, "Names with commas between, such as lr0, mosaic."), field("Search", of.search), field("Anchors", of.anchors), field("Seed", of.seed),
       field("Nodes", of.nodes), field("Hours", of.hours, "Limit of the job; empty for the place's own."))),

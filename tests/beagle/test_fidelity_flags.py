@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from beagle import wiring
+from beagle import reopening, wiring
 from beagle.cli import run
 from beagle.fidelity_flags import chosen_ladder, chosen_plan
 from beagle.wiring import EvolveOptions
@@ -48,7 +48,7 @@ def test_a_run_is_confirmed_afterwards_and_its_search_asks_nothing_more(
     folder, said = tmp_path / "run", []
     wiring.start_run(folder, replace(options, trials=5), RESOURCES, silent)
     with pytest.raises(EvolveError, match="must have finished to be confirmed"):
-        wiring.begin_confirmation(folder, Plan(1), {}, said.append)
+        reopening.begin_confirmation(folder, Plan(1), {}, said.append)
     before = (folder / "journal.jsonl").read_bytes()
     with Journal(folder / "journal.jsonl") as journal:
         ledger = Ledger(folder, journal)
@@ -57,7 +57,7 @@ def test_a_run_is_confirmed_afterwards_and_its_search_asks_nothing_more(
             assert assignment is not None
             ledger.ended(assignment.trial, Outcome(fitness, {"fitness": fitness}))
     assert (folder / "journal.jsonl").read_bytes().startswith(before)
-    state = wiring.begin_confirmation(folder, Plan(1, seeds=2), {"concurrent": 3}, said.append)
+    state = reopening.begin_confirmation(folder, Plan(1, seeds=2), {"concurrent": 3}, said.append)
     assert "3 trials of the search were not asked yet" in said[0]
     assert state.resources["concurrent"] == 3
     assert state.confirmations[0].of == (1, 0)
@@ -69,7 +69,7 @@ def test_a_run_is_confirmed_afterwards_and_its_search_asks_nothing_more(
             ledger.ended(assignment.trial, Outcome(0.3, {"fitness": 0.3}))
         assert ledger.complete
     assert seeds == [1000, 1000, 1001, 1001]
-    assert wiring.reopen_run(folder, 5).budget == 5 + 4
+    assert reopening.reopen_run(folder, 5).budget == 5 + 4
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from beagle.wiring import EvolveOptions, reopen_run, start_run
+from beagle.folders import CommandError
+from beagle.reopening import reopen_run
+from beagle.wiring import EvolveOptions, start_run
 from evolve.control import driver_of, forget_stop, requested_stop
 from evolve.journal import Journal, fold, read_journal
 from evolve.ledger import Ledger
@@ -74,6 +76,23 @@ def test_a_run_that_nobody_drives_is_not_stopped_and_no_request_is_left(
     assert "nobody drives this run" in refused("stop", run_folder)
     assert requested_stop(run_folder) is None
     forget_stop(run_folder)
+
+
+def test_a_resume_may_change_the_patience_but_not_where_the_search_has_ended(run_folder: Path) -> None:
+    assert reopen_run(run_folder, None).patience is None
+    assert reopen_run(run_folder, None, patience=7).patience == 7
+    assert reopen_run(run_folder, 5).patience == 7
+    assert reopen_run(run_folder, None, patience=0).patience is None
+    with pytest.raises(CommandError, match=r"patience >= 0 must hold \(0 for none\), but got -1"):
+        reopen_run(run_folder, None, patience=-1)
+    with Journal(run_folder / "journal.jsonl") as journal:
+        journal.append({"event": "enough", "reason": "the last 7 trials gave nothing better"})
+    with pytest.raises(
+        CommandError, match="the search ended after 0 trials: another --patience needs a larger"
+    ):
+        reopen_run(run_folder, None, patience=9)
+    state = reopen_run(run_folder, 4, patience=9)
+    assert (state.budget, state.patience, state.enough) == (4, 9, None)
 
 
 def test_a_resume_may_change_what_each_trial_gets(run_folder: Path) -> None:

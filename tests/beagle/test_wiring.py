@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchors import AnchorError, metrics
-from beagle import production, wiring
+from beagle import production, reopening, wiring
 from beagle.cli import app
 from beagle.fitting import Inputs, fit_anchors
 from beagle.folders import CommandError
@@ -189,8 +189,8 @@ def test_a_run_is_not_started_over_another(tmp_path: Path, options: EvolveOption
 def test_a_run_is_reopened_with_a_new_budget_or_the_old(tmp_path: Path, options: EvolveOptions) -> None:
     folder = tmp_path / "run"
     wiring.start_run(folder, options, RESOURCES, silent)
-    assert wiring.reopen_run(folder, None).budget == 2
-    assert wiring.reopen_run(folder, 5).budget == 5
+    assert reopening.reopen_run(folder, None).budget == 2
+    assert reopening.reopen_run(folder, 5).budget == 5
     state = fold(read_journal(folder / "journal.jsonl"))
     assert (state.budget, state.resumes) == (5, 2)
 
@@ -201,7 +201,7 @@ def test_a_run_that_is_being_driven_is_not_reopened(tmp_path: Path, options: Evo
         Journal(tmp_path / "run" / "journal.jsonl"),
         pytest.raises(JournalError, match="being written by process"),
     ):
-        wiring.reopen_run(tmp_path / "run", None)
+        reopening.reopen_run(tmp_path / "run", None)
 
 
 def assignment_in(folder: Path, settings: dict[str, Any], **genes: float) -> Assignment:

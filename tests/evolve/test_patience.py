@@ -130,10 +130,14 @@ def test_repetitions_and_open_trials_are_no_tries_and_failures_are() -> None:
     assert fruitless(run({"fitness": 0.5}, {"fitness": 0.1}, {"fitness": None}, {"fitness": 0.5})) == 3
     state = run({"fitness": 0.5}, {"fitness": 0.1})
     assert enough_event(state) is None
-    state.header["patience"] = 2
+    state.apply({"event": "resume", "trials": 99, "patience": 2})
     assert enough_event(state) is None
-    state.header["patience"] = 1
+    state.apply({"event": "resume", "trials": 99, "patience": 1})
     assert enough_event(state) is not None
+    state.apply({"event": "resume", "trials": 99})  # keeps it
+    assert enough_event(state) is not None
+    state.apply({"event": "resume", "trials": 99, "patience": 0})
+    assert enough_event(state) is None
 
 
 def test_with_several_objectives_a_trial_that_joins_the_front_is_a_gain() -> None:

@@ -84,6 +84,8 @@ def test_anchors_are_fitted_to_a_file_that_is_sent_and_to_a_path_there(
         (["train", "x"], "a service does not answer to `beagle train`"),
         (["evolve", "digits", "--name", "../up"], "--name: String should match"),
         (["evolve", "digits", "--trials", "0"], "--trials: Input should be greater"),
+        (["evolve", "digits", "--epochs", "10,5"], "each larger than the one before"),
+        (["evolve", "digits", "--patience", "0"], "--patience: Input should be greater"),
         (["evolve", "/etc", "--name", "new"], "must be absolute and under"),
         (["evolve", "digits", "--name", "night"], "there is an evolution 'night' already"),
         (["anchors", "fit", "missing.csv"], "missing.csv can't be read"),
@@ -185,18 +187,24 @@ def test_an_evolution_is_started_watched_and_stopped_from_afar(
         "64",
         "--batch-size",
         "64",
-        "--epochs",
-        "1",
         "--concurrent",
         "1",
     ]
     there = ["--server", live.url]
-    assert run([*there, "evolve", "digits", *tiny, "--name", "short", "--trials", "2", "--follow"]) == 0
+    short = ["--name", "short", "--epochs", "1,2", "--trials", "4", "--patience", "2"]
+    confirm = ["--confirm", "1", "--confirm-seeds", "1", "--confirm-epochs", "3"]
+    assert run([*there, "evolve", "digits", *tiny, *short, *confirm, "--follow"]) == 0
     captured = capsys.readouterr()
     assert captured.out.strip() == "short"
-    assert "short finished, best: trial" in captured.err
+    assert "short finished" in captured.err
+    with ServiceClient(live.url) as client:
+        short_run = client.evolution("short")
+    header = json.loads((live.runs / "short" / "journal.jsonl").read_text().splitlines()[0])
+    assert (header["ladder"]["rungs"], header["patience"]) == ([1, 2], 2)
+    assert short_run.winner is not None
+    assert (short_run.winner.confirmed, short_run.winner.epochs, short_run.winner.runs) == (True, 3, 1)
     assert run([*there, "export", "short", "--to", str(tmp_path / "out")]) == 0
-    assert run([*there, "evolve", "digits", *tiny, "--name", "long", "--trials", "500"]) == 0
+    assert run([*there, "evolve", "digits", *tiny, "--epochs", "1", "--name", "long", "--trials", "500"]) == 0
     with ServiceClient(live.url) as client:
         for _ in range(600):
             found = client.evolution("long")

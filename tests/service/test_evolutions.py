@@ -14,8 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from cluster.service_models import Evolution, Evolutions, TrialDetail
-from evolve.journal import Journal
+from cluster.service_jobs import evolve_words
+from cluster.service_models import Evolution, Evolutions, NewEvolution, TrialDetail
+from evolve.confirm import Plan, confirm_event, next_confirmation
+from evolve.journal import Journal, fold, read_journal
 from evolve.trial_state import TrialState
 
 Serve = Callable[..., Any]
@@ -54,6 +56,56 @@ def test_one_evolution_has_its_genes_trials_winner_and_anchors(serve: Serve, rec
     assert night.offset == (live.runs / "night" / "journal.jsonl").stat().st_size
     trial = TrialDetail.model_validate_json(live.http.get("/evolutions/night/trials/2").content)
     assert [point.metrics["map50"] for point in trial.curve] == pytest.approx([0.05, 0.1, 0.15])
+
+
+def test_a_confirmed_winner_has_the_fitness_that_confirmed_it_and_not_that_for_which_it_was_chosen(
+    serve: Serve, record: Record
+) -> None:
+    folder = record("night")
+    live = serve()
+    before = Evolution.model_validate_json(live.http.get("/evolutions/night").content)
+    assert before.winner is not None
+    assert (before.winner.fitness, before.winner.epochs, before.winner.confirmed) == (0.14, 3, False)
+    assert before.winner.words.startswith("Not confirmed: fitness 0.1400 after one training of 3 epochs")
+    with Journal(folder / "journal.jsonl") as journal:
+        state = fold(read_journal(journal.path))
+        state.apply(journal.append(confirm_event(state, Plan(1, epochs=6, seeds=2))))
+        while (ask := next_confirmation(state)) is not None:
+            state.apply(journal.append(ask))
+            fitness = 0.05 if ask["origin"]["confirms"] == 0 else 0.11 + 0.02 * (ask["origin"]["seed"] % 2)
+            told = {"trial": ask["trial"], "status": "finished", "fitness": fitness, "epochs": 6}
+            state.apply(journal.append({"event": "tell", **told}))
+    night = Evolution.model_validate_json(live.http.get("/evolutions/night").content)
+    assert night.winner is not None
+    assert (night.winner.trial, night.winner.runs, night.winner.epochs) == (4, 2, 6)
+    assert night.winner.confirmed
+    assert night.winner.words.startswith("Confirmed: fitness 0.1200 ")
+    listed = Evolutions.model_validate_json(live.http.get("/evolutions").content).evolutions[0]
+    for each in (night, listed):
+        assert each.best is not None
+        assert (each.best.trial, each.best.fitness) == (4, pytest.approx(0.12))
+        assert each.start_fitness == pytest.approx(0.05)
+
+
+def test_a_search_that_had_enough_is_finished_and_says_why(serve: Serve, record: Record) -> None:
+    folder = record("night", planned=9, patience=3)
+    with Journal(folder / "journal.jsonl") as journal:
+        journal.append({"event": "enough", "reason": "the last 3 trials gave nothing better"})
+    night = Evolution.model_validate_json(serve().http.get("/evolutions/night").content)
+    assert (night.state, night.planned) == ("finished", 5)
+    assert night.reason == "the last 3 trials gave nothing better"
+
+
+def test_stopping_and_confirming_are_handed_over_as_the_command_knows_them(tmp_path: Path) -> None:
+    new = NewEvolution(data="digits", name="night", epochs=30, rungs=[3, 10], patience=20, confirm=2)
+    words = evolve_words(new, "digits", "yolov5s", tmp_path / "night")
+    for option, value in (("--epochs", "3,10,30"), ("--patience", "20"), ("--confirm", "2")):
+        assert words[words.index(option) + 1] == value
+    assert "--confirm-epochs" not in words
+    with pytest.raises(
+        ValueError, match=r"rungs must rise and be fewer than the 30 epochs, but got \[3, 30\]"
+    ):
+        NewEvolution(data="digits", name="night", epochs=30, rungs=[3, 30])
 
 
 def test_what_is_known_is_not_sent_again_and_what_grew_is(

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from cluster.service_models import Format, Place
-from evolve.journal import Journal
+from evolve.confirm import Plan, confirm_event, next_confirmation
+from evolve.journal import Journal, fold, read_journal
 from model.spec import zoo_names
 
 CHROMIUM = next(
@@ -112,6 +113,30 @@ def test_one_evolution_has_charts_that_say_what_they_show_and_its_winner_failure
     assert "99.00 %" in page.locator("section", has_text="best possible recall").inner_text()
     page.locator("select[aria-label=Metric]").select_option("map50")
     assert "map50 after each epoch" in page.locator("section", has_text="Learning curves").inner_text()
+
+
+def test_trainings_that_confirm_are_marked_apart_and_the_winner_has_their_fitness(
+    serve: Serve, record: Record, tab: Callable[..., Any]
+) -> None:
+    folder = record("night")
+    with Journal(folder / "journal.jsonl") as journal:
+        state = fold(read_journal(journal.path))
+        state.apply(journal.append(confirm_event(state, Plan(1, epochs=6, seeds=2))))
+        while (ask := next_confirmation(state)) is not None:
+            state.apply(journal.append(ask))
+            told = {
+                "trial": ask["trial"],
+                "status": "finished",
+                "fitness": 0.05 if ask["origin"]["confirms"] == 0 else 0.24,
+            }
+            state.apply(journal.append({"event": "tell", **told, "epochs": 6}))
+    page = tab(f"{serve().url}/#/evolution/night")
+    winner = page.locator("section", has_text="Winner against start")
+    assert "Confirmed: fitness 0.2400" in winner.inner_text()
+    chart = page.locator("section", has_text="Fitness over trials").first
+    assert "4 trials finished, 4 confirmed the best, 1 failed" in chart.inner_text()
+    assert "9 of 9 trials" in page.locator(".progress").inner_text()
+    assert chart.locator("path.points.plus").count() == 2  # in the chart and in its legend
 
 
 def test_the_table_of_trials_is_sorted_and_filtered_and_turns_thousands_of_rows_by_pages(
@@ -288,6 +313,14 @@ def test_what_the_service_refuses_is_said_where_it_was_asked(serve: Serve, tab: 
     page.get_by_label("Data").fill("/etc")
     page.get_by_role("button", name="Start the evolution").click()
     page.get_by_text("the path must be absolute and under").wait_for()
+    page.get_by_text("Stopping and confirming").click()
+    rungs = page.get_by_label("Judge trials after epochs")
+    rungs.fill("3, 10")
+    page.get_by_text("Stopping and confirming").click()
+    assert not rungs.is_visible()
+    page.get_by_role("button", name="Start the evolution").click()
+    page.get_by_text("rungs must rise and be fewer than the 10 epochs, but got [3, 10]").wait_for()
+    assert rungs.evaluate("each => each === document.activeElement")
     page.goto(page.url.split("#")[0] + "#/evolution/none")
     page.get_by_text("there is no evolution 'none'").wait_for()
 
