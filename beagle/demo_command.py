@@ -49,9 +49,10 @@ def demo(
     console.err.rule("3. export")
     target = export_best(folder, unused_folder(folder, "production"))
     show_export(target)
-    best, start = state.best(), state.trials[0]
-    if best is not None and start.fitness:
-        console.done(f"fitness {start.fitness:.4f} with the defaults, {best.fitness:.4f} evolved")
+    measured = state.measured()
+    if measured is not None and measured.start is not None:
+        start, evolved = measured.start.mean, measured.standing.mean
+        console.done(f"fitness {start:.4f} with the defaults, {evolved:.4f} evolved")
     console.err.rule("what to try next")
     console.out.print("beagle data check YOUR_DATA")
     console.out.print("beagle anchors fit YOUR_DATA --model yolov5s --image-size 640")

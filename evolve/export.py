@@ -184,7 +184,7 @@ def _measured(state: RunState, best: TrialState) -> Measured:
 def _header(state: RunState, best: TrialState) -> str:
     lines = (
         f"Run {state.name}, trial {best.id} of {state.budget} ({origin_words(best.origin)}).",
-        f"Fitness {best.fitness}, finished {moment(best.told_at)}; measured after {best.epochs} epochs.",
+        f"It had fitness {best.fitness} after {best.epochs} epochs, finished {moment(best.told_at)}.",
         belief_words(_measured(state, best)),
     )
     # Whatever a run is called, a comment stays a comment: no line breaks, nothing that YAML or a shell cannot hold.

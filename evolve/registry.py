@@ -6,6 +6,7 @@ from typing import Any
 from evolve.journal import fold, read_journal
 from evolve.mlflow_store import Store, TrackingError, answering, connect
 from evolve.tracking import Mirror
+from evolve.wording import belief_words
 
 ARTIFACT = "export"
 
@@ -22,7 +23,7 @@ def register_export(run_folder: Path, export: Path, name: str, store: Store) -> 
         store: Of the run.
 
     Returns:
-        The version's number.
+        The version's number; its tags say what the fitness was measured on.
 
     Raises:
         TrackingError: MLflow did not answer or refused.
@@ -33,15 +34,16 @@ def register_export(run_folder: Path, export: Path, name: str, store: Store) -> 
     state = fold(read_journal(run_folder / "journal.jsonl"))
     mirror = Mirror(run_folder, store)
     mirror.push(state)
-    best = state.best()
+    best, measured = state.best(), state.measured()
     with answering(f"MLflow at {store.uri} did not take it"):
         client = connect(store.uri)
         client.log_artifacts(mirror.parent, str(export), ARTIFACT)
         _make(client, name)
         source = f"{client.get_run(mirror.parent).info.artifact_uri}/{ARTIFACT}"
         tags = {"beagle.run": state.name}
-        if best is not None:
-            tags |= {"beagle.trial": str(best.id), "beagle.fitness": str(best.fitness)}
+        if best is not None and measured is not None:
+            tags |= {"beagle.trial": str(best.id), "beagle.fitness": str(measured.standing.mean)}
+            tags["beagle.measured"] = belief_words(measured)
         version = client.create_model_version(name, source, mirror.parent, tags=tags)
         return int(version.version)
 

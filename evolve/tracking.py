@@ -17,6 +17,7 @@ from evolve.mlflow_store import LONGEST_PARAM, Store, TrackingError, answering, 
 from evolve.report_view import anchor_metric, box_shapes
 from evolve.stored_trial import bring
 from evolve.trainable import FAILURE_NOTE
+from evolve.wording import belief_words
 
 RUN_TAG = "beagle.run_id"
 TRIAL_TAG = "beagle.trial"
@@ -208,9 +209,11 @@ class Mirror:
         for artifact in ("report.html", "journal.jsonl"):
             if (self._folder / artifact).is_file():
                 self._client.log_artifact(self._parent, str(self._folder / artifact))
-        best = state.best()
-        if best is not None:
+        best, measured = state.best(), state.measured()
+        if best is not None and measured is not None:
             self._client.set_tag(self._parent, "beagle.best_trial", str(best.id))
+            self._client.set_tag(self._parent, "beagle.fitness", str(measured.standing.mean))
+            self._client.set_tag(self._parent, "beagle.measured", belief_words(measured))
         if not state.running:
             self._client.set_terminated(self._parent, "FINISHED", _milliseconds(state.updated_at))
 

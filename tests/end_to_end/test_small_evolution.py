@@ -113,7 +113,11 @@ def test_mlflow_has_the_run_with_a_child_for_each_trial_and_sync_doubles_nothing
     state = state_of(run)
     assert parent["name"] == "small"
     assert parent["status"] == "FINISHED"
-    assert parent["tags"]["beagle.best_trial"] == str(getattr(state.best(), "id", None))
+    measured = state.measured()
+    assert measured is not None
+    assert parent["tags"]["beagle.best_trial"] == str(measured.standing.trial)
+    assert parent["tags"]["beagle.fitness"] == str(measured.standing.mean)
+    assert parent["tags"]["beagle.measured"].startswith("Not confirmed: ")
     assert {"journal.jsonl", "report.html"} <= set(parent["artifacts"])
     assert sorted(children) == [0, 1, 2]
     for number, child in children.items():

@@ -93,7 +93,7 @@ def test_hyperparameters_read_back_exactly_with_the_genes_first_and_say_where_th
     text = (target / "hyp.yaml").read_text()
     assert text.splitlines()[:3] == [
         "# Run first-run, trial 1 of 5 (random).",
-        "# Fitness 0.5, finished 2026-01-01 00:00 UTC; measured after 2 epochs.",
+        "# It had fitness 0.5 after 2 epochs, finished 2026-01-01 00:00 UTC.",
         "# Not confirmed: fitness 0.5000 after one training of 2 epochs is the best of 2 configurations, so a new "
         "training will rather give less. `beagle confirm` trains the best again under new seeds.",
     ]

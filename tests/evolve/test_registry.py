@@ -41,6 +41,8 @@ def test_each_registration_is_a_version_that_names_its_run_and_holds_the_folder(
     version = client.get_model_version("cells's best", "2")
     parent = client.get_run(version.run_id)
     assert parent.info.run_name == "night"
+    words = version.tags.pop("beagle.measured")
+    assert words.startswith("Not confirmed: fitness 0.2500 after one training of")
     assert version.tags == {"beagle.run": "night", "beagle.trial": "0", "beagle.fitness": "0.25"}
     assert [item.path for item in client.list_artifacts(version.run_id, "export")] == ["export/hyp.yaml"]
     assert version.source.endswith("/export")
