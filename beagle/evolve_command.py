@@ -1,5 +1,6 @@
 """`beagle evolve`: a genetic search over full trainings."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -145,7 +146,6 @@ def evolve(
     from beagle.folders import CommandError, has_run, run_folder, unused_folder
     from beagle.genes import load_hyp
     from beagle.wiring import EvolveOptions, start_run
-    from evolve.ray_driver import session_with_room
     from evolve.resources import Resources
     from evolve.stored_run import run_label
 
@@ -197,18 +197,25 @@ def evolve(
         warm_start=warm_start,
         objectives=gene_names(objectives),
     )
-    with ExitStack() as stack:
-        found = start_run(
-            folder,
-            options,
-            resources,
-            console.note,
-            check=lambda: stack.enter_context(session_with_room(resources)),
-        )
-        console.err.print(
+
+    def begin(check: Callable[[], object]) -> str:
+        found = start_run(folder, options, resources, console.note, check)
+        return (
             f"evolving {model} on {data}: {trials} trials of {ladder.words} in {run_label(folder)} "
             f"(anchors reach {found.after.bpr:.4f} of the boxes)"
         )
+
+    _begin_and_finish(folder, resources, begin, as_json=as_json)
+
+
+def _begin_and_finish(
+    folder: Path, resources: "Resources", begin: Callable[[Callable[[], object]], str], *, as_json: bool
+) -> None:
+    """Begin a run once Ray has room for its trials, say so, and drive it to its end in that session."""
+    from evolve.ray_driver import session_with_room
+
+    with ExitStack() as stack:
+        console.err.print(begin(lambda: stack.enter_context(session_with_room(resources))))
         finish(folder, as_json=as_json)
 
 
@@ -231,7 +238,6 @@ def _evolve_command(
     """Evolve a trainer that is a command: what was not given is as the trainer's file says."""
     from beagle.command_run import CommandOptions, start_command_run
     from beagle.folders import CommandError
-    from evolve.ray_driver import session_with_room
     from evolve.stored_run import run_label
 
     # By name: typer brings its own copy of the enumeration.
@@ -269,16 +275,12 @@ def _evolve_command(
     options = CommandOptions(
         **words, genes=gene_names(given.get("genes", "")), ladder=ladder, confirm=confirm
     )
-    with ExitStack() as stack:
-        settings = start_command_run(
-            folder,
-            options,
-            resources,
-            console.note,
-            check=lambda: stack.enter_context(session_with_room(resources)),
-        )
-        console.err.print(
+
+    def begin(check: Callable[[], object]) -> str:
+        settings = start_command_run(folder, options, resources, console.note, check)
+        return (
             f"evolving {settings['trainer']['name']}: {options.trials} trials of "
             f"{ladder.words if ladder else str(settings['epochs']) + ' epochs'} in {run_label(folder)}"
         )
-        finish(folder, as_json=as_json)
+
+    _begin_and_finish(folder, resources, begin, as_json=as_json)

@@ -92,9 +92,13 @@ def belief_words(measured: Measured) -> str:
     start = ""
     if measured.start is not None and measured.start.trial != standing.trial:
         start = f" The start, trained alike: {measured.start.mean:.4f}."
+    again = "one training" if standing.runs == 1 else f"the mean of {standing.runs} trainings"
+    seeds = (
+        f"{'a new seed' if len(measured.seeds) == 1 else 'new seeds'} ({', '.join(map(str, measured.seeds))})"
+    )
     return (
-        f"{kept}Confirmed: fitness {standing.mean:.4f}{margin}, the mean of {standing.runs} trainings of "
-        f"{measured.epochs} epochs under new seeds ({', '.join(map(str, measured.seeds))}).{failed}{start} "
+        f"{kept}Confirmed: fitness {standing.mean:.4f}{margin}, {again} of "
+        f"{measured.epochs} epochs under {seeds}.{failed}{start} "
         f"The search had chosen it for {found.mean:.4f} after {chosen} of {measured.found_epochs} epochs."
     )
 
