@@ -8,7 +8,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evolve.ladder import REDUCTION
+
 LEAST_TRIALS = 8
+LEAST_BEST = 3
 LOW_AGREEMENT = 0.7
 """An agreement whose interval reaches below this is called low or uncertain."""
 LONG_ONLY = (
@@ -31,6 +34,8 @@ class Agreement:
         rho: the correlation, -1 to 1.
         low: lower end of its 95 % interval.
         high: upper end.
+        best: trials that are the best at the end, a tenth of all and at least `LEAST_BEST`.
+        kept: of these, how many were among the best third at the epoch: what a rung there would have let go on.
     """
 
     epoch: int
@@ -39,6 +44,8 @@ class Agreement:
     rho: float
     low: float
     high: float
+    best: int
+    kept: int
 
 
 def rank_agreement(
@@ -68,7 +75,12 @@ def rank_agreement(
     rho = float(np.corrcoef(early, final)[0, 1])
     # Source: Fisher's transformation, with the standard error of Fieller, Hartley, Pearson 1957 for ranks.
     middle, margin = math.atanh(min(max(rho, -0.9999), 0.9999)), _Z95 * 1.03 / math.sqrt(len(both) - 3)
-    return Agreement(epoch, full, len(both), rho, math.tanh(middle - margin), math.tanh(middle + margin))
+    low, high = math.tanh(middle - margin), math.tanh(middle + margin)
+    best = np.argsort(-final, kind="stable")[: max(LEAST_BEST, round(len(both) / 10))]
+    bar = np.sort(early)[-math.ceil(len(both) / REDUCTION)]
+    return Agreement(
+        epoch, full, len(both), rho, low, high, best=len(best), kept=int((early[best] >= bar).sum())
+    )
 
 
 def agreement_words(
@@ -88,12 +100,13 @@ def agreement_words(
     else:
         pairs = dict.fromkeys((math.ceil(part * full / 3), full) for part in (1, 2))
     found = [each for pair in pairs if (each := rank_agreement(curves, *pair)) is not None]
+    stopped = sum(len(curve) < rungs[-1] for curve in curves) if rungs else 0
     words = [
         f"After {each.epoch} of {each.full} epochs the trials ranked like at {_end(each, full)} by {each.rho:.2f} "
-        f"(Spearman, 95 % interval {each.low:.2f} to {each.high:.2f}, {each.trials} trials)."
+        f"(Spearman, 95 % interval {each.low:.2f} to {each.high:.2f}, {each.trials} trials)"
+        + ("." if stopped else f"; a rung there that lets one in three go on keeps {_kept(each)}.")
         for each in found
     ]
-    stopped = sum(len(curve) < rungs[-1] for curve in curves) if rungs else 0
     if stopped:
         words.append(_selection_words(stopped, len(curves), len(found)))
     if found and min(each.low for each in found) < LOW_AGREEMENT:
@@ -109,6 +122,13 @@ def agreement_words(
 
 def _end(agreement: Agreement, full: int) -> str:
     return "their end" if agreement.full == full else f"epoch {agreement.full}"
+
+
+def _kept(agreement: Agreement) -> str:
+    """How many of the best a rung keeps, in words: most agreement is between poor and good, not among the good."""
+    if agreement.kept == agreement.best:
+        return f"all of the {agreement.best} best"
+    return f"{agreement.kept or 'none'} of the {agreement.best} best"
 
 
 def _selection_words(stopped: int, trials: int, found: int) -> str:

@@ -1,8 +1,9 @@
 """What stopped trials would have been worth, told from those that went on, and how unsure that is.
 
 From rung to rung a straight line: fitness at the next rung over fitness at this one, fitted to all trials that
-reached both. Who goes on is chosen by the fitness at this rung alone, so the choice does not bend the line; it only
-leaves few trials at its lower end, where the uncertainty grows. Steps are chained up to the full length.
+reached both. Who goes on is chosen by the fitness at this rung and by genes, of which both are asked here, so the
+choice bends nothing; it only leaves few trials at the lower end of the line, where the uncertainty grows. Steps are
+chained up to the full length.
 
 Curves cross where genes make a trial fast at first and poor in the end, or slow and good: what a trial ends above or
 below its line is told from its genes, by a Gaussian process over those that went on.
@@ -117,6 +118,11 @@ class _Step:
         lean = None if points is None else _Lean.fit(points, left)
         return cls(centre, height, slope, scatter, looks, width, lean)
 
+    def ends(self, means: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What is expected at the next rung of fitnesses (N,) here, of trials with encoded genes (N, F)."""
+        above = 0.0 if self.lean is None else self.lean.scale * self.lean.process.predict(points)[0]
+        return np.maximum(self.height + self.slope * (means - self.centre) + above, means)
+
     def __call__(
         self, mean: float, shared: float, own: float, point: NDArray[np.float64] | None
     ) -> tuple[float, float, float]:
@@ -160,6 +166,29 @@ def foretell(
                 mean, shared, own = step(mean, shared, own, point)
         found[trial] = Foretold(mean, float(np.sqrt(shared + own)), float(np.sqrt(own)))
     return found
+
+
+def foretell_from(
+    curves: Mapping[int, Sequence[float]], genes: Mapping[int, NDArray[np.float64]], rung: int
+) -> dict[int, float]:
+    """The final fitness that a rung foretells of all trials that reached it, whatever is known of them beyond it.
+
+    Args:
+        curves: trial to its best fitness up to each rung that it reached.
+        genes: encoded genes (F,) of all of them, in [0, 1].
+        rung: place of the rung, from 0.
+
+    Returns:
+        Trial to what is expected; in the order of what they have at the rung, while nobody has come further.
+    """
+    rungs = max((len(curve) for curve in curves.values()), default=0)
+    steps = [step for each in range(rung, rungs - 1) if (step := _step(curves, genes, each)) is not None]
+    there = [trial for trial, curve in curves.items() if len(curve) > rung]
+    ends = np.array([curves[trial][rung] for trial in there], dtype=np.float64)
+    points = np.array([genes[trial] for trial in there])
+    for step in steps:
+        ends = step.ends(ends, points)
+    return dict(zip(there, ends.tolist(), strict=True))
 
 
 def _step(

@@ -1,5 +1,7 @@
 """The ladder of epochs: at each rung a trial is compared with those that came so far, and the hopeless end there.
 
+What is compared is the end that is foretold of each (`evolve.judging`), not what it has at the rung.
+
 Successive halving without waiting: a trial is judged the moment it reaches a rung, so no worker idles. Ray Tune has
 the same rule (ASHA), but keeps what it compares with in its driver's memory; here it follows from the journal, so
 that a killed driver's successor judges as the unbroken one would have. All trials have one schedule, that of the last
@@ -17,6 +19,8 @@ from evolve.space import EvolveError
 
 REDUCTION = 3.0
 RECENT = 30
+TURNS = 3
+"""So many times `reduction` trials are looked back upon, for whether more than their share went on."""
 
 
 @dataclass(frozen=True)
@@ -102,28 +106,32 @@ class Ladder:
         """Rungs at which trials end; none where there is only the full length."""
         return self.rungs[:-1]
 
-    def bar(self, before: Sequence["Rung"], fitness: float) -> float | None:
+    def bar(self, before: Sequence[float], went_on: Sequence[bool], own: float) -> float | None:
         """What the newest trial at a rung must reach to go on; None while nothing is known to compare it with.
 
         It must be among the best of all and of the newest 30, since a search that gets better would else send all its
-        trials on: they beat those of its beginning. And where more than their share went on before, it must be the
-        best yet, so that the epochs of a run stay what they were reckoned to be.
+        trials on: they beat those of its beginning. And where more than their share went on, of all and of the last
+        few (nine, where one in three does), it must be the best yet. Of the last few too: a search that begins with
+        many that go on would else see no more ends for as long as it takes to make up for them.
 
         Args:
-            before: trials judged at this rung, in the order in which they came.
-            fitness: of the one in question.
+            before: what trials judged at this rung are worth, in the order in which they were judged.
+            went_on: whether each of them went on.
+            own: what the one in question is worth.
 
-        >>> ladder = Ladder((1, 9))
-        >>> ladder.bar([Rung(1, each, None, each > 0.2) for each in (0.3, 0.2, 0.1)], 0.25)
+        >>> Ladder((1, 9)).bar([0.3, 0.2, 0.1], [True, False, False], 0.25)
         0.3
         """
-        count = len(before) + 1
-        if count == 1:
+        if not before:
             return None
-        fitnesses = [*(each.fitness for each in before), fitness]
-        if sum(each.goes_on for each in before) + 1 > count / self.reduction + 1:
-            return max(fitnesses)
-        return max(self._cut(fitnesses), self._cut(fitnesses[-RECENT:]))
+        worth = [*before, own]
+        last = went_on[-round(self.reduction * TURNS) :]
+        if self._had_their_share(went_on) and self._had_their_share(last):
+            return max(worth)
+        return max(self._cut(worth), self._cut(worth[-RECENT:]))
+
+    def _had_their_share(self, went_on: Sequence[bool]) -> bool:
+        return sum(went_on) > (len(went_on) + 1) / self.reduction
 
     def _cut(self, fitnesses: Sequence[float]) -> float:
         best = sorted(fitnesses, reverse=True)
@@ -170,12 +178,27 @@ class Rung:
         fitness: its best until there.
         bar: what it had to reach; None where all went on.
         goes_on: whether it does.
+        foretold: the end that was foretold of it, which was held against the bar; None in a journal of before, where
+            the fitness was.
     """
 
     epochs: int
     fitness: float
     bar: float | None
     goes_on: bool
+    foretold: float | None = None
+
+    @property
+    def words(self) -> str:
+        """Why it does not go on.
+
+        >>> Rung(10, 0.21, 0.44, False, 0.4).words
+        '0.4000 foretold by 0.2100 at epoch 10, where 0.4400 goes on'
+        """
+        own = f"{self.fitness:.4f} at epoch {self.epochs}"
+        if self.foretold is not None:
+            own = f"{self.foretold:.4f} foretold by {own}"
+        return own if self.bar is None else f"{own}, where {self.bar:.4f} goes on"
 
 
 def best_fitness(reports: Mapping[int, Mapping[str, Any]], epochs: int) -> float | None:

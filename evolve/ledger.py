@@ -8,6 +8,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from threadpoolctl import threadpool_limits
 from evolve.confirm import confirm_event, confirmation_due, next_confirmation
 from evolve.costs import costs_of, objectives_of
 from evolve.journal import Event, Journal, JournalError, RunState, TrialState, fold, read_journal
+from evolve.judging import judge, stopped_event
 from evolve.ladder import best_fitness
 from evolve.patience import enough_event
-from evolve.racing import START
 from evolve.run_state import DRIVER_RESTARTED
 from evolve.search import SearchError, Trial, search_from_events
-from evolve.space import EvolveError
+from evolve.space import EvolveError, Space
 from evolve.stored_run import store_of
 from evolve.trainable import WORKER_DIED, Assignment, Outcome
 
@@ -64,6 +65,7 @@ class Ledger:
         self._store = str(store.url) if store else ""
         self._search = search_from_events(events)
         self._ladder = self.state.ladder
+        self._space = Space.from_dict(self.state.header["space"])
         self._on_event = on_event
         self._used_up = False
         for trial in self.state.running:
@@ -190,10 +192,9 @@ class Ledger:
                 break
             fitness = best_fitness(trial.reports, rung)
             if rung not in trial.rungs and fitness is not None:
-                bar = ladder.bar(self.state.at_rung(rung), fitness)
-                goes_on = bar is None or fitness >= bar or trial.id == START
-                event = {"event": "rung", "trial": trial.id, "epochs": rung, "fitness": fitness}
-                if self._write({**event, "bar": bar, "goes_on": goes_on}) and goes_on:
+                with threadpool_limits(1):  # as for an ask
+                    found = judge(self.state, self._space, ladder, trial, fitness, rung)
+                if self._write({"event": "rung", "trial": trial.id, **asdict(found)}) and found.goes_on:
                     self._search.climb(trial.id, fitness)
         if trial.hopeless:
             self._cut(trial)
@@ -204,24 +205,9 @@ class Ledger:
 
     def _cut(self, trial: TrialState) -> None:
         """Write the end of a trial that the ladder stops, then tell the search how far it came."""
-        last = trial.rungs[max(trial.rungs)]
-        curve = [trial.rungs[rung].fitness for rung in sorted(trial.rungs)]
-        best = max(trial.reports, key=lambda epoch: trial.reports[epoch].get("fitness") or -math.inf)
-        seconds = [row.get("seconds") for row in trial.reports.values()]
-        known = [each for each in seconds if each is not None]
-        event = {
-            "event": "tell",
-            "trial": trial.id,
-            "status": "stopped",
-            "fitness": None,
-            "reason": f"{last.fitness:.4f} at epoch {last.epochs}, where {last.bar:.4f} goes on",
-            "metrics": trial.reports[best],
-            "epochs": trial.epochs,
-            "seconds": sum(known) if len(known) == len(seconds) else None,
-            "curve": curve,
-        }
+        event = stopped_event(trial)
         if self._write(event):
-            self._search.tell(trial.id, last.fitness, curve, stopped=True)
+            self._search.tell(trial.id, event["curve"][-1], event["curve"], stopped=True)
 
     def failed(self, number: int, reason: str, *, out_of_memory: bool = False) -> None:
         """Write that an attempt failed: the trial waits for its next one, or has used them up and ends.

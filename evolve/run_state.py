@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evolve.confirm import Confirmation, Measured
-from evolve.ladder import Ladder, Rung
+from evolve.ladder import Ladder
 from evolve.racing import START, Standing, standings
 from evolve.trial_state import DRIVER_RESTARTED, Event, JournalError, Metrics, Status, TrialState
 
@@ -49,7 +49,7 @@ class RunState:
     patience: int | None = None
     confirmations: list[Confirmation] = field(default_factory=list)
     _confirming: int = field(default=0, repr=False)
-    _judged: dict[int, list[Rung]] = field(default_factory=dict, repr=False)
+    _judged: dict[int, list[TrialState]] = field(default_factory=dict, repr=False)
     _open: dict[int, TrialState] = field(default_factory=dict, repr=False)
     _best: TrialState | None = field(default=None, repr=False)
     _repeated: bool = field(default=False, repr=False)  # whether a configuration was tried more than once
@@ -110,8 +110,8 @@ class RunState:
         """Where trials are judged; None where all are trained to their end."""
         return Ladder.from_header(self.header)
 
-    def at_rung(self, epochs: int) -> list[Rung]:
-        """How trials were judged at a rung, in the order in which they came."""
+    def at_rung(self, epochs: int) -> list[TrialState]:
+        """Trials that were judged at a rung, in the order in which they were."""
         return list(self._judged.get(epochs, ()))
 
     def standings(self) -> list[Standing]:
@@ -229,8 +229,7 @@ class RunState:
             "tell": trial._tell,
         }[kind](event)
         if kind == "rung":
-            rung = trial.rungs[int(event["epochs"])]
-            self._judged.setdefault(rung.epochs, []).append(rung)
+            self._judged.setdefault(int(event["epochs"]), []).append(trial)
         elif kind == "tell":
             self._close(trial)
 

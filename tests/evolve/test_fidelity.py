@@ -57,6 +57,31 @@ def test_low_agreement_is_warned_of_with_the_genes_that_matter_late() -> None:
     assert "ranked like at their end by 1.00" in words[0]
 
 
+def test_a_rung_that_tells_poor_from_good_but_not_the_best_keeps_few_of_them() -> None:
+    """Agreement over all trials is high, and the best would be stopped all the same."""
+    poor = [[0.01 * place, 0.01 * place] for place in range(20)]
+    good = [[0.5 - 0.01 * place, 0.5 + 0.01 * place] for place in range(10)]  # the slower, the better
+    agreement = rank_agreement([*poor, *good, *poor], 1)
+    assert agreement is not None
+    assert agreement.rho > 0.8
+    assert (agreement.best, agreement.kept) == (5, 5)
+    crossing = [[0.5 - 0.01 * place, 0.5 + 0.01 * place] for place in range(20)]
+    agreement = rank_agreement([*poor, *crossing], 1)
+    assert agreement is not None
+    assert agreement.rho > 0.4
+    assert (agreement.best, agreement.kept) == (4, 0)
+    assert "lets one in three go on keeps none of the 4 best." in agreement_words([*poor, *crossing], [])[0]
+    steady = [[x, 2 * x] for x in np.random.default_rng(1).random(50).tolist()]
+    assert agreement_words(steady, [])[0].endswith("lets one in three go on keeps all of the 5 best.")
+
+
+def test_equal_trials_all_stand_in_the_best_third() -> None:
+    found = [[0.0, float(place)] for place in range(10)] + [[0.1, 0.1]]
+    agreement = rank_agreement(found, 1)
+    assert agreement is not None
+    assert (agreement.best, agreement.kept) == (3, 3)
+
+
 def test_with_a_ladder_only_trials_that_reached_both_epochs_are_compared_and_it_says_so() -> None:
     whole = curves(12, 0.3)
     stopped = [curve[:3] for curve in curves(20, 0.3, seed=5)]

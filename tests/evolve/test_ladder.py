@@ -1,6 +1,7 @@
 """The ladder of epochs: which rungs, who goes on, and that a restart judges as the unbroken run would have."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evolve import EvolveError, Gene, Journal, Space, read_journal, search_from_events
-from evolve.journal import RunState
+from evolve.journal import RunState, fold
+from evolve.judging import judge
 from evolve.ladder import Ladder, Rung, best_fitness
 from evolve.ledger import Ledger
 from evolve.trainable import Assignment, Outcome
@@ -110,7 +112,7 @@ def climb(ladder: Ladder, fitnesses: list[float]) -> list[Rung]:
     """Trials that come to the first rung one after the other."""
     found: list[Rung] = []
     for fitness in fitnesses:
-        bar = ladder.bar(found, fitness)
+        bar = ladder.bar([each.fitness for each in found], [each.goes_on for each in found], fitness)
         found.append(Rung(ladder.rungs[0], fitness, bar, bar is None or fitness >= bar))
     return found
 
@@ -138,12 +140,23 @@ def test_a_search_that_gets_better_does_not_send_all_its_trials_on() -> None:
 def test_the_best_yet_always_goes_on_and_of_the_others_no_more_than_the_share(
     fitnesses: list[float], reduction: float
 ) -> None:
-    best, others = -1.0, 0
-    for rung in climb(Ladder((1, 2), reduction), fitnesses):
+    best, turns = -1.0, round(3 * reduction)
+    found = climb(Ladder((1, 2), reduction), fitnesses)
+    for place, rung in enumerate(found):
         assert rung.goes_on or rung.fitness < best
-        others += rung.goes_on and rung.fitness < best
+        if rung.goes_on and rung.fitness < best:
+            flags = [each.goes_on for each in found[: place + 1]]
+            share = [sum(some) <= len(some) / reduction + 1 + 1e-9 for some in (flags, flags[-turns - 1 :])]
+            assert any(share)
         best = max(best, rung.fitness)
-    assert others <= len(fitnesses) / reduction + 1 + 1e-9
+
+
+def test_after_many_that_went_on_others_go_on_again_before_long() -> None:
+    rising = [0.1 * (place + 1) for place in range(8)]  # each the best yet
+    found = climb(Ladder((1, 9), 3.0), [*rising, *[0.7] * 12])
+    assert all(rung.goes_on for rung in found[:8])
+    assert not any(rung.goes_on for rung in found[8:13])
+    assert sum(rung.goes_on for rung in found[13:]) >= 2
 
 
 def test_a_curve_holds_the_best_up_to_each_rung_that_was_reached() -> None:
@@ -170,7 +183,8 @@ def test_hopeless_trials_end_and_the_best_is_one_that_was_trained_in_full(tmp_pa
     for trial in state.cut:
         last = trial.rungs[max(trial.rungs)]
         assert last.bar is not None
-        assert last.fitness < last.bar
+        assert last.foretold is not None
+        assert last.foretold < last.bar
         assert trial.fitness is None
         assert trial.seconds == trial.epochs == last.epochs
         assert f"at epoch {last.epochs}," in str(trial.reason)
@@ -213,6 +227,55 @@ def test_a_trial_whose_outcome_is_there_is_not_judged_any_more(tmp_path: Path) -
         ledger.ended(assignment.trial, Outcome(0.0, rows[-1], rows))
         assert ledger.state.trials[assignment.trial].status == "finished"
         assert ledger.state.trials[assignment.trial].rungs == {}
+
+
+def test_slow_trials_that_are_better_go_on_where_fast_ones_have_filled_the_rung(tmp_path: Path) -> None:
+    """By what they have at the rung they would all be stopped, and nothing would ever be known of their end."""
+
+    def curve(x: float) -> list[float]:
+        fast = x < 0.5
+        return [0.3, 0.5] if fast else [0.1 + 0.1 * x, 0.6 + 0.2 * x]
+
+    ladder = Ladder((1, 2), 3.0)
+    space = Space([Gene("x", 0, 1)])
+    rng = np.random.default_rng(0)
+    state = fold([{"event": "run", "version": 1, "name": "r", "trials": 99, "space": space.to_dict()}])
+    went_on: dict[bool, list[bool]] = {True: [], False: []}
+    for number in range(70):
+        # Twelve of each kind first, then thirty fast ones, then slow ones alone.
+        slow = number % 2 == 1 if number < 24 else number >= 54
+        x = float(rng.uniform(0.5, 1) if slow else rng.uniform(0, 0.5))
+        early, end = (value + 0.005 * float(rng.normal()) for value in curve(x))
+        state.apply({"event": "ask", "trial": number, "config": {"x": x}, "origin": {"kind": "random"}})
+        found = judge(state, space, ladder, state.trials[number], early, 1)
+        goes_on = found.goes_on or number < 24
+        state.apply({"event": "rung", "trial": number, **asdict(found), "goes_on": goes_on})
+        told = {"status": "finished", "fitness": end} if goes_on else {"status": "stopped", "fitness": None}
+        curve_told = [early, end] if goes_on else [early]
+        state.apply({"event": "tell", "trial": number, **told, "curve": curve_told})
+        if number >= 24:
+            went_on[slow].append(found.goes_on)
+    assert sum(went_on[True]) >= 4
+    assert sum(went_on[False]) <= 3
+    early = {number: trial.rungs[1].fitness for number, trial in state.trials.items()}
+    bar = ladder.bar([early[number] for number in range(54)], [False] * 54, max(early.values()))
+    assert bar is not None
+    assert all(early[number] < bar for number in range(54, 70))  # by what they had there none would go on
+
+
+def test_a_rung_that_was_missed_does_not_shift_the_others(tmp_path: Path) -> None:
+    """Nothing finite was measured until the first one."""
+    with open_run(tmp_path) as journal:
+        ledger = Ledger(tmp_path, journal)
+        for number in range(3):
+            assignment = ledger.next_assignment()
+            assert assignment is not None
+            for epoch in range(RUNGS[1]):
+                value = math.nan if number == 1 and epoch < RUNGS[0] else 0.2 * (epoch + 1)
+                ledger.reported(number, epoch, {"fitness": value})
+        rungs = [trial.rungs for trial in ledger.state.trials.values()]
+        assert [sorted(each) for each in rungs] == [[2, 4], [4], [2, 4]]
+        assert rungs[1][4].foretold == pytest.approx(rungs[2][4].foretold)
 
 
 def test_equal_fitnesses_all_go_on(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""Whether a trial goes on at a rung of the ladder: by the end that is foretold of it.
+
+What a trial has at an early rung is half of the story: genes may make it fast and poor, or slow and good. Judged by
+that alone a rung would fill with fast ones, and a slow one that is better would find none of its kind ever trained to
+its end. So each is judged by what `evolve.foretell` makes of the rung, with what its genes say beside it.
+"""
+
+import math
+
+import numpy as np
+
+from evolve.foretell import foretell_from
+from evolve.ladder import Ladder, Rung
+from evolve.racing import START
+from evolve.run_state import RunState
+from evolve.space import Space
+from evolve.trial_state import Event, TrialState
+
+
+def judge(
+    state: RunState, space: Space, ladder: Ladder, trial: TrialState, fitness: float, rung: int
+) -> Rung:
+    """How a trial stands at a rung; the same for any driver of the same journal.
+
+    Args:
+        state: of the run.
+        space: its genes.
+        ladder: its rungs.
+        trial: which has reached the rung, and was not judged there.
+        fitness: its best until there.
+        rung: epochs, one of `ladder.judged`.
+    """
+    place = ladder.judged.index(rung)
+    curves = {each.id: curve for each in state.searched if (curve := _curve(each, ladder))}
+    curves[trial.id] = [*curves.get(trial.id, [fitness] * place), fitness]
+    points = np.array([space.encode(state.trials[number].config) for number in curves])
+    genes = dict(zip(curves, space.features(points), strict=True))
+    ends = foretell_from(curves, genes, place)
+    before = state.at_rung(rung)
+    went_on = [each.rungs[rung].goes_on for each in before]
+    bar = ladder.bar([ends[each.id] for each in before], went_on, ends[trial.id])
+    goes_on = bar is None or ends[trial.id] >= bar or trial.id == START
+    return Rung(rung, fitness, bar, goes_on, ends[trial.id])
+
+
+def stopped_event(trial: TrialState) -> Event:
+    """The end of a trial that the ladder stops: no fitness, but a curve, and the metrics of its best epoch."""
+    seconds = [row.get("seconds") for row in trial.reports.values()]
+    known = [each for each in seconds if each is not None]
+    best = max(trial.reports, key=lambda epoch: trial.reports[epoch].get("fitness") or -math.inf)
+    return {
+        "event": "tell",
+        "trial": trial.id,
+        "status": "stopped",
+        "fitness": None,
+        "reason": trial.rungs[max(trial.rungs)].words,
+        "metrics": trial.reports[best],
+        "epochs": trial.epochs,
+        "seconds": sum(known) if len(known) == len(seconds) else None,
+        "curve": [trial.rungs[rung].fitness for rung in sorted(trial.rungs)],
+    }
+
+
+def _curve(trial: TrialState, ladder: Ladder) -> list[float]:
+    """What a trial had at each rung that it reached, the full length among them; empty where it reached none.
+
+    A rung by which nothing finite was measured has what came after it.
+    """
+    if len(trial.curve) == len(ladder.rungs):
+        return trial.curve
+    if not trial.rungs:
+        return []
+    last = max(trial.rungs)
+    curve, value = [], trial.rungs[last].fitness
+    for rung in reversed([each for each in ladder.judged if each <= last]):
+        value = trial.rungs[rung].fitness if rung in trial.rungs else value
+        curve.append(value)
+    return curve[::-1]
