@@ -16,6 +16,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from cluster.service_models import (
+    Choices,
     Evolution,
     Evolutions,
     Fit,
@@ -96,6 +97,10 @@ class ServiceClient:
     def health(self) -> Health:
         """Whether it answers, and its version. Raises ServiceError, as all below do."""
         return self._read("GET", "/health", Health)
+
+    def choices(self) -> Choices:
+        """Places, built-in models and searches that requests may name there."""
+        return self._read("GET", "/choices", Choices)
 
     def evolutions(self) -> Evolutions:
         """All evolutions, the newest first."""

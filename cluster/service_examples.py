@@ -44,6 +44,11 @@ REFUSAL = {"error": "there is no evolution 'day'", "where": None}
 ANSWERS: dict[str, Any] = {
     "get /health": {"status": "ok", "version": "0.1.0"},
     "get /ready": {"ready": True, "checks": {"runs": "ok", "mlflow": "not used by the service"}},
+    "get /choices": {
+        "places": ["local", "slurm"],
+        "models": ["yolov5n", "yolov5s"],
+        "searches": ["genetic", "tpe", "cmaes"],
+    },
     "get /metrics": 'beagle_evolutions{state="running"} 1.0\n',
     "get /evolutions": {"evolutions": [SUMMARY]},
     "post /evolutions": {"id": "night", "job": "night"},

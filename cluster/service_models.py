@@ -54,6 +54,14 @@ class Ready(Answer):
     checks: dict[str, str] = Field(description="'ok', or what is wrong.")
 
 
+class Choices(Answer):
+    """What a request may name beside files of the user's own."""
+
+    places: list[Place] = Field(description="Where evolutions may be handed over to.")
+    models: list[str] = Field(description="Those that are built in.")
+    searches: list[str] = Field(description="Ours, and Optuna's samplers.")
+
+
 class Best(Answer):
     """The leading configuration so far."""
 

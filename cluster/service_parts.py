@@ -11,10 +11,13 @@ from cluster.service_files import Export, Files
 from cluster.service_fits import FitQueue
 from cluster.service_jobs import NeedsOf, Starter
 from cluster.service_metrics import Metrics
-from cluster.service_models import Ready
+from cluster.service_models import Choices, Ready
 from cluster.service_runs import NoSuchRunError, Runs
 from cluster.service_settings import ServiceSettings
 from evolve.journal import JournalError
+from evolve.samplers import SAMPLERS
+from evolve.search import GeneticSearch
+from model.spec import zoo_names
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +65,16 @@ class Service:
         if store.startswith("http"):
             checks["mlflow"] = (not_answering(store, "the service's machine") or ["ok"])[0]
         return Ready(ready=checks["runs"] == "ok", checks=checks)
+
+    def choices(self) -> Choices:
+        """What requests may name here."""
+        return Choices.model_validate(
+            {
+                "places": self.settings.places,
+                "models": zoo_names(),
+                "searches": [GeneticSearch.kind, *SAMPLERS],
+            }
+        )
 
     async def stream(self, run_id: str, offset: int | None) -> AsyncIterator[bytes]:
         """Events, counted."""

@@ -17,6 +17,7 @@ from cluster.service_examples import FIT_ID
 from cluster.service_jobs import TooManyError
 from cluster.service_metrics import CONTENT_TYPE
 from cluster.service_models import (
+    Choices,
     Evolution,
     Evolutions,
     Fit,
@@ -61,6 +62,11 @@ def _add_looks(app: FastAPI, service: Service) -> None:
         """What the service needs is there: 200, else 503."""
         found = service.ready()
         return _json(found.model_dump_json().encode(), 200 if found.ready else 503)
+
+    @app.get("/choices", tags=["service"], response_model=Choices)
+    def choices() -> Choices:
+        """What requests may name: places that evolutions may be handed over to, built-in models, searches."""
+        return service.choices()
 
     @app.get("/metrics", tags=["service"], response_class=Response)
     def metrics() -> Response:

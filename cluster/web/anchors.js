@@ -3,19 +3,19 @@
 import { get, post, request } from "./api.js";
 import { alarm, choice, el, field, number, save, say, share } from "./dom.js";
 import { densityChart } from "./density.js";
-import { models } from "./models.js";
 
 const KINDS = ".csv,.txt,.xml,.json,.zip";
 
 /** Fill `view` with the form, or with the fit that the address names. */
 export async function showAnchors(view, { part: id, signal }) {
   const place = el("div");
+  const { models } = await get("/choices", signal);
   view.append(el("h1", null, "Fit anchors"),
-    el("p", { class: "lede" }, "Anchors are the box shapes that a detector starts from. These are fitted to the shapes of your labels."), form(place, signal), place);
+    el("p", { class: "lede" }, "Anchors are the box shapes that a detector starts from. These are fitted to the shapes of your labels."), form(models, place, signal), place);
   if (id) await follow(place, await get(`/anchors/${id}`, signal), signal);
 }
 
-function form(place, signal) {
+function form(models, place, signal) {
   let file = null;
   const name = el("b", null, "Drop a label file here, or choose one");
   const input = el("input", { type: "file", accept: KINDS, class: "unseen", "aria-label": "Label file" });

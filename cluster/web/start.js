@@ -1,14 +1,15 @@
 // Starting an evolution: the settings that matter in sight, the rest behind a fold.
 
-import { post } from "./api.js";
-import { models } from "./models.js";
+import { get, post } from "./api.js";
 import { alarm, choice, el, field, freshId, say } from "./dom.js";
 
 const whole = (min, max, value, rest) => el("input", { type: "number", min, max, step: 1, value, required: true, ...rest });
 const real = (min, max, value, rest) => el("input", { type: "number", min, max, step: "any", value, required: true, ...rest });
 const number = (input) => (input.value === "" ? null : Number(input.value));
 
-function controls() {
+const PLACES = { local: "this machine", slurm: "Slurm", ray: "Ray", kubernetes: "Kubernetes" };
+
+function controls({ places, models, searches }) {
   const list = freshId("models");
   return {
     list: el("datalist", { id: list }, models.map((value) => el("option", { value }))),
@@ -20,7 +21,7 @@ function controls() {
     image_size: whole(32, 4096, 640),
     batch_size: whole(1, 65536, 16),
     genes: el("input", { type: "text", placeholder: "the usual ones", pattern: "\\s*[a-z][a-z0-9_]*(\\s*,\\s*[a-z][a-z0-9_]*)*\\s*", spellcheck: "false", autocomplete: "off" }),
-    search: el("input", { type: "text", value: "genetic", pattern: "[a-z0-9]{1,20}", required: true }),
+    search: choice(searches.map((each) => [each]), "genetic"),
     anchors: choice([["auto", "fit where the model's own fall short"], ["fit", "always fit"], ["keep", "keep the model's own"]], "auto"),
     seed: whole(0, 2147483647, 0),
     rungs: el("input", { type: "text", placeholder: "none", pattern: "\\s*[0-9]{1,5}(\\s*,\\s*[0-9]{1,5})*\\s*", spellcheck: "false", autocomplete: "off" }),
@@ -31,7 +32,7 @@ function controls() {
     cpus: real(0.01, 1024, 1),
     gpus: real(0, 1024, 0),
     concurrent: whole(1, 100000, "", { required: false }),
-    to: choice([["local", "this machine"], ["slurm", "Slurm"], ["ray", "Ray"], ["kubernetes", "Kubernetes"]], "local"),
+    to: choice(places.map((each) => [each, PLACES[each]]), places[0]),
     nodes: whole(1, 10000, 1),
     hours: real(0.01, 10000, "", { required: false }),
   };
@@ -45,8 +46,8 @@ function wanted(of) {
 }
 
 /** Fill `view` with the form. */
-export async function showStart(view) {
-  const of = controls();
+export async function showStart(view, { signal }) {
+  const of = controls(await get("/choices", signal));
   const problem = el("div");
   const send = el("button", { type: "submit", class: "primary" }, "Start the evolution");
   const form = el("form", null, of.list,
@@ -57,7 +58,7 @@ export async function showStart(view) {
     el("fieldset", null, el("legend", null, "How much"), el("div", { class: "fields" },
       field("Trials", of.trials, "Trainings in all."), field("Epochs a trial", of.epochs), field("Image size, px", of.image_size), field("Batch size", of.batch_size))),
     el("fieldset", null, el("legend", null, "Where"), el("div", { class: "fields" },
-      field("Place", of.to, "The service says which it may use."), field("CPUs a trial", of.cpus), field("GPUs a trial", of.gpus, "0.5 lets two share one."), field("Trials at once", of.concurrent, "Empty: as many as fit."))),
+      field("Place", of.to, "Others are named when the service is started."), field("CPUs a trial", of.cpus), field("GPUs a trial", of.gpus, "0.5 lets two share one."), field("Trials at once", of.concurrent, "Empty: as many as fit."))),
     el("details", null, el("summary", null, "Stopping and confirming"), el("div", { class: "fields" },
       field("Judge trials after epochs", of.rungs, "Such as 3, 10: the hopeless end there. Empty: none does."),
       field("Patience, trials", of.patience, "The search ends when so many gave nothing better. Empty: never."),

@@ -116,6 +116,7 @@ def test_answers_and_examples_are_what_the_schema_says(serve: Serve, record: Rec
     real = {
         "/health": "/health",
         "/ready": "/ready",
+        "/choices": "/choices",
         "/evolutions": "/evolutions",
         "/evolutions/{run_id}": "/evolutions/night",
         "/evolutions/{run_id}/trials/{trial}": "/evolutions/night/trials/1",

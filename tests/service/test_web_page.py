@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cluster.client import ServiceClient
 from cluster.service_models import Format, Place
 from evolve.confirm import Plan, confirm_event, next_confirmation
 from evolve.journal import Journal, fold, read_journal
@@ -342,10 +343,26 @@ def test_no_view_is_wider_than_a_phone(
 
 
 def test_what_the_page_offers_is_what_the_service_takes() -> None:
-    assert re.findall(r'"(.+?)"', (WEB / "models.js").read_text()) == sorted(zoo_names())
     script = (WEB / "evolution.js").read_text()
     assert all(f'["{each}", ' in script for each in Format.__args__)
-    assert all(f'["{each}", ' in (WEB / "start.js").read_text() for each in Place.__args__)
+    assert all(f' {each}: "' in (WEB / "start.js").read_text() for each in Place.__args__)
+
+
+def test_the_forms_offer_what_this_service_may_use_and_no_more(serve: Serve, tab: Callable[..., Any]) -> None:
+    live = serve(places=("slurm", "local"))
+    page = tab(f"{live.url}/#/new")
+    assert page.get_by_label("Place").locator("option").all_inner_texts() == ["Slurm", "this machine"]
+    page.get_by_text("More settings").click()
+    searches = page.get_by_label("Search").locator("option").all_inner_texts()
+    assert searches[0] == "genetic"
+    assert {"tpe", "cmaes", "gp"} <= set(searches)
+    offered = page.locator("datalist option").evaluate_all("all => all.map((each) => each.value)")
+    assert offered == list(zoo_names())
+    page.goto(f"{live.url}/#/anchors")
+    page.get_by_role("button", name="Fit anchors").wait_for()
+    assert page.get_by_label("Model").locator("option").all_inner_texts() == offered
+    with ServiceClient(live.url) as client:
+        assert client.choices().places == ["slurm", "local"]
 
 
 def test_the_first_load_is_light_and_no_file_parses_markup_or_asks_elsewhere() -> None:
