@@ -39,8 +39,10 @@ class Foretold:
     Attributes:
         mean: what is expected.
         deviation: standard deviation of what it might be; that of a measured one's noise is in it.
-        scatter: the part of it by which trials differ from each other. The rest, how sure the lines are, moves all
-            that were stopped at one rung up or down together, and does not change which of them is better.
+        scatter: that of the noise with which it is a look of its own beside the other stopped ones. How sure the
+            lines are is not in it: that moves all that were stopped at one rung up or down together, and does not
+            change which of them is better. What is not known of its genes is, as often as others share it: all that
+            have such genes are off alike, and many of them would otherwise look like certainty.
     """
 
     mean: float
@@ -69,11 +71,37 @@ class _Lean:
             scale, Process(fit_kernel(points, scores, prior=Prior(_LENGTH, noise=_NOISE)), points, scores)
         )
 
-    def __call__(self, point: NDArray[np.float64]) -> tuple[float, float]:
-        """What is expected of a trial's genes (F,), and by what variance it may be off, its noise included."""
-        mean, deviation = self.process.predict(point[None])
-        variance = float(deviation[0]) ** 2 + self.process.kernel.noise
-        return self.scale * float(mean[0]), self.scale**2 * variance
+    def noise_of(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Variances (N,) of independent noise by which looks at genes (N, F) are no surer together than they are.
+
+        A matrix of covariances is at most the diagonal of its rows' sums.
+        """
+        kernel, seen = self.process.kernel, self.process.points
+        cross = kernel.between(points, seen)
+        looks = kernel.between(seen, seen) + (kernel.noise + 1e-8) * np.eye(len(seen))
+        shared = kernel.between(points, points) - cross @ np.linalg.solve(looks, cross.T)
+        found: NDArray[np.float64] = self.scale**2 * (np.abs(shared).sum(1) + kernel.noise)
+        return found
+
+    def at(self, points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What is expected of genes (N, F), and by what variance (N,) each may be off, a trial's noise included."""
+        mean, deviation = self.process.predict(points)
+        return self.scale * mean, self.scale**2 * (deviation**2 + self.process.kernel.noise)
+
+
+@dataclass(frozen=True)
+class _Says:
+    """What a trial's genes say beside a step's line.
+
+    Attributes:
+        above: how far above the line it ends.
+        variance: of that, its luck included.
+        noise: the same as noise of its own (see `Foretold.scatter`).
+    """
+
+    above: float
+    variance: float
+    noise: float
 
 
 @dataclass(frozen=True)
@@ -118,20 +146,32 @@ class _Step:
         lean = None if points is None else _Lean.fit(points, left)
         return cls(centre, height, slope, scatter, looks, width, lean)
 
-    def ends(self, means: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What is expected at the next rung of fitnesses (N,) here, of trials with encoded genes (N, F)."""
-        above = 0.0 if self.lean is None else self.lean.scale * self.lean.process.predict(points)[0]
-        return np.maximum(self.height + self.slope * (means - self.centre) + above, means)
+    def ends(
+        self, means: NDArray[np.float64], unknown: NDArray[np.float64], points: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What is expected at the next rung of fitnesses (N,) here, of trials with encoded genes (N, F).
+
+        Args:
+            means: fitnesses here.
+            unknown: (N,) variances by which those may be off.
+            points: encoded genes.
+
+        Returns:
+            (fitnesses (N,), the variances (N,) by which trials may be off beside each other)
+        """
+        above, more = (0.0, self.scatter) if self.lean is None else self.lean.at(points)
+        ends = np.maximum(self.height + self.slope * (means - self.centre) + above, means)
+        return ends, self.slope**2 * unknown + more
 
     def __call__(
-        self, mean: float, shared: float, own: float, point: NDArray[np.float64] | None
+        self, mean: float, variance: float, noise: float, says: "_Says"
     ) -> tuple[float, float, float]:
+        """Mean, variance and noise of one trial at the next rung, from those at this one."""
         off, square = mean - self.centre, self.slope**2
         line = self.scatter * (1 / self.looks + off**2 / self.width)
-        above, scatter = (0.0, self.scatter) if self.lean is None or point is None else self.lean(point)
         # The best so far never falls.
-        ends = max(self.height + self.slope * off + above, mean)
-        return ends, square * shared + line, square * own + scatter
+        ends = max(self.height + self.slope * off + says.above, mean)
+        return ends, square * variance + line + says.variance, square * noise + says.noise
 
 
 def foretell(
@@ -153,24 +193,41 @@ def foretell(
     # A rung lies above every stopped trial, also while nobody has reached it.
     rungs = max((len(curve) + (trial in stopped) for trial, curve in curves.items()), default=0)
     steps = [_step(curves, genes, rung) for rung in range(rungs - 1)]
+    told = [_told_by_genes(step, curves, stopped, genes, rung) for rung, step in enumerate(steps)]
     found = {}
     for trial in sorted(stopped):
-        point = None if genes is None else genes[trial]
-        mean, shared, own = float(curves[trial][-1]), 0.0, 0.0
+        mean, variance, noise = float(curves[trial][-1]), 0.0, 0.0
         for rung in range(len(curves[trial]) - 1, rungs - 1):
             step = steps[rung]
             if step is None:  # nobody has come so far: it will climb for all, by nobody knows how much
-                shared += (_UNKNOWN_CLIMB * mean) ** 2
-                own += (_UNKNOWN_SCATTER * mean) ** 2 + 1e-12
+                scatter = (_UNKNOWN_SCATTER * mean) ** 2 + 1e-12
+                variance, noise = variance + (_UNKNOWN_CLIMB * mean) ** 2 + scatter, noise + scatter
             else:
-                mean, shared, own = step(mean, shared, own, point)
-        found[trial] = Foretold(mean, float(np.sqrt(shared + own)), float(np.sqrt(own)))
+                plain = _Says(0.0, step.scatter, step.scatter)
+                mean, variance, noise = step(mean, variance, noise, told[rung].get(trial, plain))
+        found[trial] = Foretold(mean, float(np.sqrt(variance)), float(np.sqrt(noise)))
     return found
+
+
+def _told_by_genes(
+    step: _Step | None,
+    curves: Mapping[int, Sequence[float]],
+    stopped: set[int],
+    genes: Mapping[int, NDArray[np.float64]] | None,
+    rung: int,
+) -> dict[int, _Says]:
+    """What genes say beside a step's line, of each trial that was stopped at its rung or below."""
+    ids = [trial for trial in sorted(stopped) if len(curves[trial]) <= rung + 1]
+    if step is None or step.lean is None or genes is None or not ids:
+        return {}
+    points = np.array([genes[trial] for trial in ids])
+    columns = (*step.lean.at(points), step.lean.noise_of(points))
+    return dict(zip(ids, (_Says(*each) for each in np.array(columns).T.tolist()), strict=True))
 
 
 def foretell_from(
     curves: Mapping[int, Sequence[float]], genes: Mapping[int, NDArray[np.float64]], rung: int
-) -> dict[int, float]:
+) -> dict[int, tuple[float, float]]:
     """The final fitness that a rung foretells of all trials that reached it, whatever is known of them beyond it.
 
     Args:
@@ -179,16 +236,17 @@ def foretell_from(
         rung: place of the rung, from 0.
 
     Returns:
-        Trial to what is expected; in the order of what they have at the rung, while nobody has come further.
+        Trial to what is expected, and to the standard deviation by which it may be off beside others: by luck, and by
+        its genes where no trial of such genes went on. 0 while nobody has come further.
     """
     rungs = max((len(curve) for curve in curves.values()), default=0)
     steps = [step for each in range(rung, rungs - 1) if (step := _step(curves, genes, each)) is not None]
     there = [trial for trial, curve in curves.items() if len(curve) > rung]
     ends = np.array([curves[trial][rung] for trial in there], dtype=np.float64)
-    points = np.array([genes[trial] for trial in there])
+    unknown, points = np.zeros(len(there)), np.array([genes[trial] for trial in there])
     for step in steps:
-        ends = step.ends(ends, points)
-    return dict(zip(there, ends.tolist(), strict=True))
+        ends, unknown = step.ends(ends, unknown, points)
+    return dict(zip(there, zip(ends.tolist(), np.sqrt(unknown).tolist(), strict=True), strict=True))
 
 
 def _step(

@@ -2,7 +2,8 @@
 
 What a trial has at an early rung is half of the story: genes may make it fast and poor, or slow and good. Judged by
 that alone a rung would fill with fast ones, and a slow one that is better would find none of its kind ever trained to
-its end. So each is judged by what `evolve.foretell` makes of the rung, with what its genes say beside it.
+its end. So each is judged by what `evolve.foretell` makes of the rung, with what its genes say beside it; and where
+no trial of such genes went on, so that nobody knows what they do later, the doubt speaks for it.
 """
 
 import math
@@ -38,9 +39,10 @@ def judge(
     ends = foretell_from(curves, genes, place)
     before = state.at_rung(rung)
     went_on = [each.rungs[rung].goes_on for each in before]
-    bar = ladder.bar([ends[each.id] for each in before], went_on, ends[trial.id])
-    goes_on = bar is None or ends[trial.id] >= bar or trial.id == START
-    return Rung(rung, fitness, bar, goes_on, ends[trial.id])
+    end, doubt = ends[trial.id]
+    bar = ladder.bar([ends[each.id][0] for each in before], went_on, end)
+    goes_on = bar is None or end + doubt >= bar or trial.id == START
+    return Rung(rung, fitness, bar, goes_on, end, doubt)
 
 
 def stopped_event(trial: TrialState) -> Event:

@@ -180,6 +180,7 @@ class Rung:
         goes_on: whether it does.
         foretold: the end that was foretold of it, which was held against the bar; None in a journal of before, where
             the fitness was.
+        doubt: standard deviation by which that may be off, which was added to it before.
     """
 
     epochs: int
@@ -187,17 +188,18 @@ class Rung:
     bar: float | None
     goes_on: bool
     foretold: float | None = None
+    doubt: float = 0.0
 
     @property
     def words(self) -> str:
         """Why it does not go on.
 
-        >>> Rung(10, 0.21, 0.44, False, 0.4).words
-        '0.4000 foretold by 0.2100 at epoch 10, where 0.4400 goes on'
+        >>> Rung(10, 0.21, 0.44, False, 0.4, 0.01).words
+        '0.4000 ± 0.0100 foretold by 0.2100 at epoch 10, where 0.4400 goes on'
         """
         own = f"{self.fitness:.4f} at epoch {self.epochs}"
         if self.foretold is not None:
-            own = f"{self.foretold:.4f} foretold by {own}"
+            own = f"{self.foretold:.4f}{f' ± {self.doubt:.4f}' if self.doubt else ''} foretold by {own}"
         return own if self.bar is None else f"{own}, where {self.bar:.4f} goes on"
 
 

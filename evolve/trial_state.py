@@ -88,8 +88,14 @@ class TrialState:
         return any(not rung.goes_on for rung in self.rungs.values())
 
     def _rung(self, event: Event) -> None:
-        bar, foretold = event.get("bar"), event.get("foretold")
-        rung = Rung(int(event["epochs"]), float(event["fitness"]), bar, bool(event["goes_on"]), foretold)
+        rung = Rung(
+            int(event["epochs"]),
+            float(event["fitness"]),
+            event.get("bar"),
+            bool(event["goes_on"]),
+            event.get("foretold"),
+            float(event.get("doubt", 0.0)),
+        )
         if rung.epochs in self.rungs:
             raise JournalError(f"trial {self.id} must be judged once at epoch {rung.epochs}, but it is again")
         self.rungs[rung.epochs] = rung

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evolve import Gene, GeneticSearch, SearchError, Space
-from evolve.foretell import foretell
+from evolve.foretell import foretell, foretell_from
 from evolve.ladder import Ladder
 from evolve.samplers import build_sampler
 
@@ -69,6 +69,43 @@ def test_genes_tell_which_trials_are_slow_at_first_and_good_in_the_end() -> None
         in_deviations += [(told[number].mean - whole[number]) / told[number].deviation for number in stopped]
     assert np.std(by_genes) < 0.7 * np.std(by_lines)
     assert np.mean(np.abs(in_deviations) < 1.96) > 0.85
+
+
+def misled(alike: int) -> tuple[list[float], list[float]]:
+    """Scatters of trials stopped where others went on, and of some alike whose kind nobody has seen later."""
+    rng = np.random.default_rng(0)
+    genes = {number: np.array([0.3 * rng.random(), 0.3 * rng.random()]) for number in range(40)}
+    # What a trial ends above its line follows from its genes, smoothly.
+    curves = {
+        number: [0.3 + 0.2 * gene[1], 0.5 + 0.2 * gene[1] + 0.5 * gene[0]] for number, gene in genes.items()
+    }
+    for number in range(30, 40):
+        curves[number] = curves[number][:1]
+    for number in range(40, 40 + alike):
+        genes[number] = np.array([0.95, 0.95]) + 0.01 * rng.random(2)
+        curves[number] = [0.32]
+    found = foretell(curves, [number for number, curve in curves.items() if len(curve) == 1], genes)
+    return [found[number].scatter for number in range(30, 40)], [
+        found[number].scatter for number in range(40, 40 + alike)
+    ]
+
+
+def test_many_stopped_trials_of_genes_that_nobody_saw_later_are_no_surer_together_than_one() -> None:
+    near, one = misled(1)
+    assert one[0] > 3 * max(near)
+    _, many = misled(25)
+    together = 1 / np.sqrt(sum(1 / each**2 for each in many))
+    assert together == pytest.approx(one[0], rel=0.2)
+
+
+def test_from_a_rung_the_doubt_is_largest_where_no_trial_of_such_genes_went_on() -> None:
+    rng = np.random.default_rng(0)
+    genes = {number: np.array([0.3 * rng.random()]) for number in range(30)} | {30: np.array([1.0])}
+    curves = {number: [0.3, 0.5 + 0.5 * gene[0]] for number, gene in genes.items()}
+    curves[30] = [0.3]
+    found = foretell_from(curves, genes, 0)
+    assert found[30][1] > 3 * max(found[number][1] for number in range(30))
+    assert foretell_from({0: [0.3], 1: [0.2]}, genes, 0) == {0: (0.3, 0.0), 1: (0.2, 0.0)}
 
 
 def test_few_trials_leave_the_genes_unasked() -> None:
