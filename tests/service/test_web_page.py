@@ -133,7 +133,7 @@ def test_trainings_that_confirm_are_marked_apart_and_the_winner_has_their_fitnes
             state.apply(journal.append({"event": "tell", **told, "epochs": 6}))
     page = tab(f"{serve().url}/#/evolution/night")
     winner = page.locator("section", has_text="Winner against start")
-    assert "Confirmed: fitness 0.2400" in winner.inner_text()
+    winner.get_by_text("Confirmed: fitness 0.2400").wait_for()
     chart = page.locator("section", has_text="Fitness over trials").first
     assert "4 trials finished, 4 confirmed the best, 1 failed" in chart.inner_text()
     assert "9 of 9 trials" in page.locator(".progress").inner_text()
