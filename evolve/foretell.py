@@ -160,18 +160,21 @@ class _Step:
             (fitnesses (N,), the variances (N,) by which trials may be off beside each other)
         """
         above, more = (0.0, self.scatter) if self.lean is None else self.lean.at(points)
-        ends = np.maximum(self.height + self.slope * (means - self.centre) + above, means)
-        return ends, self.slope**2 * unknown + more
+        return self._end(means, above), self.slope**2 * unknown + more
 
-    def __call__(
-        self, mean: float, variance: float, noise: float, says: "_Says"
-    ) -> tuple[float, float, float]:
+    def __call__(self, mean: float, variance: float, noise: float, says: _Says) -> tuple[float, float, float]:
         """Mean, variance and noise of one trial at the next rung, from those at this one."""
         off, square = mean - self.centre, self.slope**2
         line = self.scatter * (1 / self.looks + off**2 / self.width)
-        # The best so far never falls.
-        ends = max(self.height + self.slope * off + says.above, mean)
-        return ends, square * variance + line + says.variance, square * noise + says.noise
+        end = float(self._end(mean, says.above))
+        return end, square * variance + line + says.variance, square * noise + says.noise
+
+    def _end(
+        self, here: float | NDArray[np.float64], above: float | NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The next rung's fitness by the line and what lies above it; the best so far never falls."""
+        found: NDArray[np.float64] = np.maximum(self.height + self.slope * (here - self.centre) + above, here)
+        return found
 
 
 def foretell(

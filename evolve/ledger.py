@@ -22,7 +22,7 @@ from evolve.ladder import best_fitness
 from evolve.patience import enough_event
 from evolve.run_state import DRIVER_RESTARTED
 from evolve.search import SearchError, Trial, search_from_events
-from evolve.space import EvolveError, Space
+from evolve.space import EvolveError
 from evolve.stored_run import store_of
 from evolve.trainable import WORKER_DIED, Assignment, Outcome
 
@@ -65,7 +65,6 @@ class Ledger:
         self._store = str(store.url) if store else ""
         self._search = search_from_events(events)
         self._ladder = self.state.ladder
-        self._space = Space.from_dict(self.state.header["space"])
         self._on_event = on_event
         self._used_up = False
         for trial in self.state.running:
@@ -193,7 +192,7 @@ class Ledger:
             fitness = best_fitness(trial.reports, rung)
             if rung not in trial.rungs and fitness is not None:
                 with threadpool_limits(1):  # as for an ask
-                    found = judge(self.state, self._space, ladder, trial, fitness, rung)
+                    found = judge(self.state, self._search.space, ladder, trial, fitness, rung)
                 if self._write({"event": "rung", "trial": trial.id, **asdict(found)}) and found.goes_on:
                     self._search.climb(trial.id, fitness)
         if trial.hopeless:

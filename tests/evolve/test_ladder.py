@@ -1,7 +1,7 @@
 """The ladder of epochs: which rungs, who goes on, and that a restart judges as the unbroken run would have."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -229,73 +229,71 @@ def test_a_trial_whose_outcome_is_there_is_not_judged_any_more(tmp_path: Path) -
         assert ledger.state.trials[assignment.trial].rungs == {}
 
 
-def test_slow_trials_that_are_better_go_on_where_fast_ones_have_filled_the_rung(tmp_path: Path) -> None:
+class Judged:
+    """Trials of one gene, judged once, at epoch 1 of 2."""
+
+    def __init__(self) -> None:
+        self.ladder, self.space = Ladder((1, 2), 3.0), Space([Gene("x", 0, 1)])
+        header = {"version": 1, "name": "r", "trials": 99, "space": self.space.to_dict()}
+        self.state = fold([{"event": "run", **header}])
+
+    def ask(self, number: int, x: float, early: float) -> Rung:
+        """How a new trial stands that has come to the rung."""
+        self.state.apply({"event": "ask", "trial": number, "config": {"x": x}, "origin": {"kind": "random"}})
+        return judge(self.state, self.space, self.ladder, self.state.trials[number], early, 1)
+
+    def write(self, number: int, found: Rung, end: float) -> None:
+        """Whether it went on, and where it did, its end."""
+        self.state.apply({"event": "rung", "trial": number, **asdict(found)})
+        told = {"status": "finished", "fitness": end} if found.goes_on else {"status": "stopped"}
+        curve = [found.fitness, end] if found.goes_on else [found.fitness]
+        self.state.apply({"event": "tell", "trial": number, "fitness": None, **told, "curve": curve})
+
+
+def test_slow_trials_that_are_better_go_on_where_fast_ones_have_filled_the_rung() -> None:
     """By what they have at the rung they would all be stopped, and nothing would ever be known of their end."""
 
     def curve(x: float) -> list[float]:
         fast = x < 0.5
         return [0.3, 0.5] if fast else [0.1 + 0.1 * x, 0.6 + 0.2 * x]
 
-    ladder = Ladder((1, 2), 3.0)
-    space = Space([Gene("x", 0, 1)])
-    rng = np.random.default_rng(0)
-    state = fold([{"event": "run", "version": 1, "name": "r", "trials": 99, "space": space.to_dict()}])
+    trials, rng = Judged(), np.random.default_rng(0)
     went_on: dict[bool, list[bool]] = {True: [], False: []}
     for number in range(70):
         # Twelve of each kind first, then thirty fast ones, then slow ones alone.
         slow = number % 2 == 1 if number < 24 else number >= 54
         x = float(rng.uniform(0.5, 1) if slow else rng.uniform(0, 0.5))
         early, end = (value + 0.005 * float(rng.normal()) for value in curve(x))
-        state.apply({"event": "ask", "trial": number, "config": {"x": x}, "origin": {"kind": "random"}})
-        found = judge(state, space, ladder, state.trials[number], early, 1)
-        goes_on = found.goes_on or number < 24
-        state.apply({"event": "rung", "trial": number, **asdict(found), "goes_on": goes_on})
-        told = {"status": "finished", "fitness": end} if goes_on else {"status": "stopped", "fitness": None}
-        curve_told = [early, end] if goes_on else [early]
-        state.apply({"event": "tell", "trial": number, **told, "curve": curve_told})
+        found = trials.ask(number, x, early)
+        trials.write(number, replace(found, goes_on=found.goes_on or number < 24), end)
         if number >= 24:
             went_on[slow].append(found.goes_on)
     assert sum(went_on[True]) >= 4
     assert sum(went_on[False]) <= 3
-    early = {number: trial.rungs[1].fitness for number, trial in state.trials.items()}
-    bar = ladder.bar([early[number] for number in range(54)], [False] * 54, max(early.values()))
+    early = {number: trial.rungs[1].fitness for number, trial in trials.state.trials.items()}
+    bar = trials.ladder.bar([early[number] for number in range(54)], [False] * 54, max(early.values()))
     assert bar is not None
     assert all(early[number] < bar for number in range(54, 70))  # by what they had there none would go on
 
 
-def test_a_trial_whose_end_nobody_can_tell_has_the_benefit_of_the_doubt(tmp_path: Path) -> None:
+def test_a_trial_whose_end_nobody_can_tell_has_the_benefit_of_the_doubt() -> None:
     """Below the bar all alike: those goes on of whose genes none was seen later, until one was."""
-    ladder = Ladder((1, 2), 3.0)
-    space = Space([Gene("x", 0, 1)])
-    rng = np.random.default_rng(0)
-    state = fold([{"event": "run", "version": 1, "name": "r", "trials": 99, "space": space.to_dict()}])
-
-    def ask(number: int, x: float, early: float) -> Rung:
-        state.apply({"event": "ask", "trial": number, "config": {"x": x}, "origin": {"kind": "random"}})
-        return judge(state, space, ladder, state.trials[number], early, 1)
-
-    def write(number: int, found: Rung, end: float) -> None:
-        state.apply({"event": "rung", "trial": number, **asdict(found)})
-        told = {"status": "finished", "fitness": end} if found.goes_on else {"status": "stopped"}
-        curve = [found.fitness, end] if found.goes_on else [found.fitness]
-        state.apply({"event": "tell", "trial": number, "fitness": None, **told, "curve": curve})
-
+    trials, rng = Judged(), np.random.default_rng(0)
     for number in range(48):
         x = float(rng.uniform(0, 0.5))
         early = 0.3 + 0.01 * float(rng.random())
-        found = ask(number, x, early)
-        found = Rung(1, early, found.bar, number % 3 == 0, found.foretold, found.doubt)
-        write(number, found, early + 0.2 + 0.06 * math.sin(20 * x))
-    known = ask(48, 0.24, 0.3)  # where it is lowest
-    write(48, known, math.nan)
-    unknown = ask(49, 1.0, 0.3)
+        found = replace(trials.ask(number, x, early), goes_on=number % 3 == 0)
+        trials.write(number, found, early + 0.2 + 0.06 * math.sin(20 * x))
+    known = trials.ask(48, 0.24, 0.3)  # where it is lowest
+    trials.write(48, known, math.nan)
+    unknown = trials.ask(49, 1.0, 0.3)
     assert known.doubt < unknown.doubt
     assert (known.goes_on, unknown.goes_on) == (False, True)
     assert unknown.foretold is not None
     assert unknown.bar is not None
     assert unknown.foretold < unknown.bar
-    write(49, unknown, 0.31)  # poor: its like are known now
-    assert not ask(50, 0.99, 0.3).goes_on
+    trials.write(49, unknown, 0.31)  # poor: its like are known now
+    assert not trials.ask(50, 0.99, 0.3).goes_on
 
 
 def test_a_rung_that_was_missed_does_not_shift_the_others(tmp_path: Path) -> None:
