@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+WORKERS ?= 2
 
 # No telemetry; and OpenMP threads that sleep while they wait, or torch processes slow each other down on few cores.
 export RAY_USAGE_STATS_ENABLED = 0
@@ -29,11 +30,14 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 demo: $(READY) ## evolve a small detector, start to end
 	$(BIN)/beagle demo
 
+# Two files at a time; in their order, which begins with what takes longest (tests/conftest.py).
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
 test: $(READY) ## the tests, but for those of many minutes
-	$(BIN)/python -m pytest -m "not slow" --durations=10
+	$(PYTEST) -m "not slow" --durations=10
 
 test-all: $(READY) ## every test
-	$(BIN)/python -m pytest --durations=20
+	$(PYTEST) --durations=20
 
 check: $(READY) ## format, lint, types, floors
 	$(BIN)/ruff format --check .

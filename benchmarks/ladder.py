@@ -8,7 +8,9 @@ search decide. `digits` are recorded trainings (`benchmarks.record_digits`), bet
 eight epochs at once, with the recorded noise, and rungs at epochs 1 and 3; `digits-3` are the same with one rung, at
 epoch 3, where trials can be told apart. The others are made up: in `steady` all trials climb alike, in
 `crossing` the genes that make a trial fast at first are not those that make it good, in `late` a third of the genes
-shows in the last third of the epochs only. Three evolutions are compared:
+shows in the last third of the epochs only, and in `ceiling` two thirds say how fast a trial comes near to a height
+that the others set, so that what sets poor trials far apart early hardly matters among good ones. Three evolutions
+are compared:
 
 - `full`: so many trials, each trained to its end;
 - `ladder`: hopeless trials are stopped, and new ones begun until a third of `full`'s epochs is used up;
@@ -139,6 +141,9 @@ def made_up(name: str, seed: int) -> Problem:
         if name == "late":
             early, whole = hill(unit, ~late), hill(unit, late)
             return early * (1 - np.exp(-4 * time)) * (1 - (1 - whole) * np.clip(3 * time - 2, 0, 1))
+        if name == "ceiling":
+            climbs, height = hill(unit, ~late), hill(unit, late)
+            return (0.7 + 0.3 * height) * (1 - np.exp(-(1 + 23 * climbs) * time))
         rate = 4.0 * math.exp(1.2 * float(fast @ (unit - optimum))) if name == "crossing" else 4.0
         return hill(unit, late | ~late) * (1 - np.exp(-min(max(rate, 1.0), 16.0) * time))
 
@@ -281,7 +286,7 @@ def main() -> None:
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--problems", default="digits,digits-3,steady,crossing,late")
+    parser.add_argument("--problems", default="digits,digits-3,steady,crossing,late,ceiling")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.what == "run":

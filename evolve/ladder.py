@@ -137,21 +137,6 @@ class Ladder:
         best = sorted(fitnesses, reverse=True)
         return best[max(int(len(best) / self.reduction), 1) - 1]
 
-    def curve(self, reports: Mapping[int, Mapping[str, Any]]) -> list[float]:
-        """The best fitness up to each rung that was reached, the full length among them; shorter where there is none.
-
-        Args:
-            reports: epoch, from 0, to metrics.
-        """
-        reached = max(reports, default=-1) + 1
-        found: list[float] = []
-        for rung in self.rungs:
-            best = best_fitness(reports, rung)
-            if rung > reached or best is None:
-                break
-            found.append(best)
-        return found
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_header` reads back."""
         return asdict(self) | {"rungs": list(self.rungs)}

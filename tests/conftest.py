@@ -16,6 +16,18 @@ settings.load_profile("beagle")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side (`-n 2`), a file's tests stay together, and files of one `xdist_group` wait for each other.
+
+    Those of the group "ray" start a Ray, of which there is one at a time. They take the longest, so they come first.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(REPOSITORY))))
+    items.sort(key=lambda item: next(item.iter_markers("xdist_group")).args != ("ray",))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data sets and golden files, or a skip that says where it was looked for."""

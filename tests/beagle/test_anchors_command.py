@@ -12,6 +12,8 @@ from beagle.cli import run
 from dataset import DataError
 from dataset.shapes_csv import load_shapes
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 
 @pytest.fixture
 def shapes_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

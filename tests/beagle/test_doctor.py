@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 
 @pytest.fixture
 def findings(beagle: Callable[..., object]) -> Callable[..., dict[str, dict[str, str]]]:

@@ -15,6 +15,8 @@ import pytest
 
 from evolve.journal import fold, read_journal
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 LIGHT = ("--model", "yolov5n", "--image-size", "64", "--batch-size", "6", "--epochs", "1", "--device", "cpu")
 MIB = 1 << 20
 

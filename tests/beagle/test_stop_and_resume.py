@@ -17,6 +17,8 @@ from evolve.ledger import Ledger
 from evolve.resources import Resources
 from evolve.space import EvolveError
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 LIGHT = ("--model", "yolov5n", "--image-size", "64", "--epochs", "1", "--device", "cpu")
 
 

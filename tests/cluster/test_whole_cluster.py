@@ -25,6 +25,8 @@ from evolve.store_url import StoreError, StoreUrl
 from evolve.stored_run import mirror_of
 from evolve.stored_trial import bring, last_save
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 URL = StoreUrl("s3", "bucket/runs/wide")
 PATIENCE_S = 150
 TRIALS, EPOCHS = 12, 6

@@ -38,6 +38,8 @@ from cluster.spec import ClusterError
 from evolve.command_file import load_trainer
 from trainer.config import Hyperparameters
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [
     "README.md",

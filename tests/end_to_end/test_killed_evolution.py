@@ -11,6 +11,8 @@ import pytest
 
 from evolve.journal import RunState, fold, read_journal
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 PATIENCE_S = 240
 EPOCHS = 12
 

@@ -14,6 +14,8 @@ import yaml
 
 from evolve.journal import RunState, fold, read_journal
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 Beagle = Callable[..., subprocess.CompletedProcess[str]]
 
 READ_STORE = """

@@ -13,6 +13,8 @@ import yaml
 
 from evolve.journal import fold, read_journal
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 HERE = Path(__file__).parent
 PATIENCE_S = 240
 

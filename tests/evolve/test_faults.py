@@ -16,6 +16,8 @@ from evolve.control import ask_to_stop, driver_of, requested_stop
 from evolve.journal import Journal, read_journal
 from evolve.ledger import trial_folder
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 
 def test_each_fault_is_answered_in_its_own_way_and_no_trial_is_lost_or_told_twice(
     tmp_path: Path, drivers: type, ray_address: str

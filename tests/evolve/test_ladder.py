@@ -159,11 +159,9 @@ def test_after_many_that_went_on_others_go_on_again_before_long() -> None:
     assert sum(rung.goes_on for rung in found[13:]) >= 2
 
 
-def test_a_curve_holds_the_best_up_to_each_rung_that_was_reached() -> None:
-    ladder = Ladder(RUNGS)
+def test_what_is_not_finite_or_not_measured_is_not_the_best() -> None:
     rows = {epoch: {"fitness": value} for epoch, value in enumerate([0.1, 0.3, 0.2, math.nan, 0.5])}
-    assert ladder.curve(rows) == [0.3, 0.3]
-    assert ladder.curve({}) == []
+    assert [best_fitness(rows, epochs) for epochs in (0, 1, 4, 5)] == [None, 0.1, 0.3, 0.5]
     assert best_fitness({0: {"fitness": None}, 1: {"loss": 1.0}}, 5) is None
 
 

@@ -5,9 +5,13 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from evolve import search_from_events
 from evolve.journal import RunState, read_journal
 from evolve.ledger import trial_folder
+
+pytestmark = pytest.mark.xdist_group("ray")
 
 LADDER = json.dumps({"rungs": [2, 4, 8], "reduction": 2})
 

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from evolve import Gene, Journal, Space, fold, read_journal
 from evolve.confirm import Plan
 from evolve.ledger import Ledger
@@ -13,6 +15,8 @@ from evolve.report_view import build_view
 from evolve.run_state import RunState
 from evolve.search_settings import SearchSettings
 from evolve.trainable import Outcome
+
+pytestmark = pytest.mark.xdist_group("ray")
 
 SPACE = Space([Gene("x", 0, 1), Gene("y", 0, 1)])
 

@@ -11,6 +11,8 @@ from evolve.ray_driver import Resources
 from evolve.ray_session import worker_environment
 from evolve.space import EvolveError
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 
 def test_a_killed_driver_is_resumed_and_every_trial_ends_exactly_once(
     tmp_path: Path, drivers: type, ray_address: str

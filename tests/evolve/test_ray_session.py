@@ -10,6 +10,8 @@ import pytest
 from evolve.ray_session import ray_map
 from evolve.space import EvolveError
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_processes():
