@@ -13,6 +13,10 @@ from hypothesis import settings
 settings.register_profile("beagle", deadline=None)
 settings.load_profile("beagle")
 
+# Where tests run side by side, readline has set them for the processes that do, and rich would keep to them.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
