@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-WORKERS ?= 2
+WORKERS ?= 0
 
 # No telemetry; and OpenMP threads that sleep while they wait, or torch processes slow each other down on few cores.
 export RAY_USAGE_STATS_ENABLED = 0
@@ -30,7 +30,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 demo: $(READY) ## evolve a small detector, start to end
 	$(BIN)/beagle demo
 
-# Two files at a time; in their order, which begins with what takes longest (tests/conftest.py).
+# One test after the other, or with WORKERS=2 two files at a time, those first that take longest (tests/conftest.py).
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test: $(READY) ## the tests, but for those of many minutes

@@ -26,6 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Those of the group "ray" start a Ray, of which there is one at a time. They take the longest, so they come first.
     """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(REPOSITORY))))
