@@ -1,6 +1,6 @@
 """What stopped trials would have been worth: some are trained on to their end, and held against what was foretold.
 
-    python -m benchmarks.foretold --journals FOLDER [--count 6] [--trials 60] [--rungs 2,6,24]
+    python -m benchmarks.foretold --journals FOLDER [--count 6] [--rungs 2,6,24]
         [--data digits --image-size 64] [--ema-share 0.08]
 
 FOLDER holds evolutions that `python -m benchmarks.ladder_trained run --rules ladder --journals FOLDER` has kept, with
@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.ladder_trained import RUNGS, Task
-from benchmarks.record_digits import IMAGE_SIZE
+from benchmarks.ladder_trained import Task, add_task_options, task_of
 from evolve import fold, read_journal
 from evolve.foretell import foretell
 from evolve.space import Space
@@ -49,14 +48,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--journals", type=Path, required=True)
     parser.add_argument("--count", type=int, default=6)
-    parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--rungs", default=",".join(map(str, RUNGS)))
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
-    parser.add_argument("--ema-share", type=float, default=0.08)
+    add_task_options(parser)
     options = parser.parse_args()
-    rungs = tuple(int(rung) for rung in options.rungs.split(","))
-    task = Task(options.data, options.image_size, rungs, options.trials, options.ema_share)
+    task = task_of(options)
     print("| evolution | trial | at its rungs | foretold | in full |\n|---|---|---|---|---|")
     off, deviations = [], []
     for journal in sorted(options.journals.glob("ladder-*/journal.jsonl")):

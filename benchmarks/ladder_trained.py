@@ -247,23 +247,33 @@ def table(results: Path) -> Iterator[str]:
         )
 
 
+def add_task_options(parser: argparse.ArgumentParser) -> None:
+    """What is trained, and how long: read back by `task_of`."""
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--rungs", default=",".join(map(str, RUNGS)))
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
+    parser.add_argument("--ema-share", type=float, default=0.08)
+
+
+def task_of(options: argparse.Namespace) -> Task:
+    """The task of a command line."""
+    rungs = tuple(int(rung) for rung in options.rungs.split(","))
+    return Task(options.data, options.image_size, rungs, options.trials, options.ema_share)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rules", default=",".join(OWN_RULES))
-    parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--rungs", default=",".join(map(str, RUNGS)))
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
-    parser.add_argument("--ema-share", type=float, default=0.08)
+    add_task_options(parser)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--journals", type=Path)
     options = parser.parse_args()
     if options.what == "run":
-        rungs = tuple(int(rung) for rung in options.rungs.split(","))
-        task = Task(options.data, options.image_size, rungs, options.trials, options.ema_share)
+        task = task_of(options)
         seeds = range(options.first_seed, options.first_seed + options.seeds)
         run(seeds, options.rules.split(","), task, options.results, options.journals)
     for line in table(options.results):
