@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-WORKERS ?= 0
+WORKERS ?= 2
 
 # No telemetry; and OpenMP threads that sleep while they wait, or torch processes slow each other down on few cores.
 export RAY_USAGE_STATS_ENABLED = 0
@@ -30,8 +30,8 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 demo: $(READY) ## evolve a small detector, start to end
 	$(BIN)/beagle demo
 
-# One test after the other, or with WORKERS=2 two files at a time, those first that take longest (tests/conftest.py).
-PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
+# Two files at a time, those first that take longest (tests/conftest.py); with WORKERS=0 one test after the other.
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --no-loadscope-reorder
 
 test: $(READY) ## the tests, but for those of many minutes
 	$(PYTEST) -m "not slow" --durations=10

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from hypothesis import settings
 settings.register_profile("beagle", deadline=None)
 settings.load_profile("beagle")
 
+# A search's matrices are small: threads of BLAS only wait for each other. NumPy reads this when it is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # Where tests run side by side, readline has set them for the processes that do, and rich would keep to them.
 for name in ("COLUMNS", "LINES"):
     os.environ.pop(name, None)
@@ -20,18 +24,29 @@ for name in ("COLUMNS", "LINES"):
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (`-n 2`), a file's tests stay together, and files of one `xdist_group` wait for each other.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Side by side (`-n 2`), a file's tests stay together, and of the files marked `ray` one runs at a time."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    Those of the group "ray" start a Ray, of which there is one at a time. They take the longest, so they come first.
-    """
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(REPOSITORY))))
-    items.sort(key=lambda item: next(item.iter_markers("xdist_group")).args != ("ray",))
+    # xdist's own groups are written into the tests' ids, where pytest from 9.2 on does not let them be written.
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.split("::", maxsplit=1)[0]
+            return "ray" if _starts_ray(path) else path
+
+    return ByFile(config, log)
+
+
+@cache
+def _starts_ray(path: str) -> bool:
+    return "pytest.mark.ray" in (REPOSITORY / path).read_text(encoding="utf-8")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, files that start a Ray come first: they take the longest."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from beagle.cli import run
 from dataset import DataError
 from dataset.shapes_csv import load_shapes
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from evolve.journal import fold, read_journal
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 LIGHT = ("--model", "yolov5n", "--image-size", "64", "--batch-size", "6", "--epochs", "1", "--device", "cpu")
 MIB = 1 << 20

@@ -33,7 +33,7 @@ if __name__ == "__main__":
 PATIENCE_S = 240
 EPOCHS = 5
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 @pytest.fixture

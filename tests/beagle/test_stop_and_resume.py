@@ -17,7 +17,7 @@ from evolve.ledger import Ledger
 from evolve.resources import Resources
 from evolve.space import EvolveError
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 LIGHT = ("--model", "yolov5n", "--image-size", "64", "--epochs", "1", "--device", "cpu")
 

@@ -17,7 +17,7 @@ from cluster.probe import Needs, versions_here
 from cluster.ray_jobs import RaySettings, RaySubmitter, entrypoint, runtime_environment
 from cluster.spec import ClusterError, JobInfo, JobSpec
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 PATIENCE_S = 180.0
 

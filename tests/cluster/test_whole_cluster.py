@@ -25,7 +25,7 @@ from evolve.store_url import StoreError, StoreUrl
 from evolve.stored_run import mirror_of
 from evolve.stored_trial import bring, last_save
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 URL = StoreUrl("s3", "bucket/runs/wide")
 PATIENCE_S = 150

@@ -12,7 +12,7 @@ import yaml
 
 from evolve.journal import RunState, fold, read_journal
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 PROGRAM = Path(__file__).parents[1] / "evolve/programs/yolov5_train.py"
 PATIENCE_S = 240

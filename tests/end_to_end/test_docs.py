@@ -38,7 +38,7 @@ from cluster.spec import ClusterError
 from evolve.command_file import load_trainer
 from trainer.config import Hyperparameters
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [

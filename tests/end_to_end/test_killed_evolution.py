@@ -11,7 +11,7 @@ import pytest
 
 from evolve.journal import RunState, fold, read_journal
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 PATIENCE_S = 240
 EPOCHS = 12

@@ -14,7 +14,7 @@ import yaml
 
 from evolve.journal import RunState, fold, read_journal
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 Beagle = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -37,9 +37,10 @@ def objective(assignment, report):
     found = {"pid": os.getpid(), "marker": os.environ.get("MARKER"), "drawn": random.random()}
     found |= {"seed": assignment.settings.get("seed"), "epochs": epochs}
     if history:
-        report(
-            len(history) - 1, history[-1]
-        )  # the process may have died between its checkpoint and its report
+        # The process may have died between its checkpoint and what follows it.
+        if ran_of(folder)[-1:] != [len(history) - 1]:
+            mark_ran(folder, len(history) - 1)
+        report(len(history) - 1, history[-1])
     for epoch in range(len(history), epochs):
         time.sleep(assignment.settings["epoch_s"])
         if fault and epoch == 1:
@@ -51,11 +52,20 @@ def objective(assignment, report):
         aside = folder / "checkpoint.tmp"
         aside.write_text(json.dumps(history))
         aside.replace(place)
-        with (folder / "ran.txt").open("a") as ran:
-            ran.write(f"{epoch}\n")
+        mark_ran(folder, epoch)
         report(epoch, history[-1])
     fitness = {"nan": math.nan, "infinite": math.inf}.get(fault, history[-1]["fitness"])
     return Outcome(fitness, history[-1], history, seconds=0.1, result=found)
+
+
+def ran_of(folder):
+    place = folder / "ran.txt"
+    return [int(line) for line in place.read_text().split()] if place.exists() else []
+
+
+def mark_ran(folder, epoch):
+    with (folder / "ran.txt").open("a") as ran:
+        ran.write(f"{epoch}\n")
 
 
 class OutOfMemoryError(RuntimeError):
@@ -75,10 +85,9 @@ def happen(fault, assignment):
         raise MemoryError
     if fault == "hang" and first:
         time.sleep(3600)
-    if fault == "freeze" and first:
-        os.kill(os.getpid(), signal.SIGSTOP)
-    if fault == "die" and first:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if fault in ("freeze", "die") and first:
+        os.kill(os.getpid(), signal.SIGSTOP if fault == "freeze" else signal.SIGKILL)
+        time.sleep(3600)  # a process of several threads may run on for a moment
     if fault == "litter":
         os.environ["MARKER"] = "left by the trial before"
         random.seed(0)

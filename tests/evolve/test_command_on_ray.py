@@ -13,7 +13,7 @@ import yaml
 
 from evolve.journal import fold, read_journal
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 HERE = Path(__file__).parent
 PATIENCE_S = 240

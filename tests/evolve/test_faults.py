@@ -16,7 +16,7 @@ from evolve.control import ask_to_stop, driver_of, requested_stop
 from evolve.journal import Journal, read_journal
 from evolve.ledger import trial_folder
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 
 def test_each_fault_is_answered_in_its_own_way_and_no_trial_is_lost_or_told_twice(

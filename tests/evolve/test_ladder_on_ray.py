@@ -11,7 +11,7 @@ from evolve import search_from_events
 from evolve.journal import RunState, read_journal
 from evolve.ledger import trial_folder
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 LADDER = json.dumps({"rungs": [2, 4, 8], "reduction": 2})
 

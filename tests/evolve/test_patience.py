@@ -16,7 +16,7 @@ from evolve.run_state import RunState
 from evolve.search_settings import SearchSettings
 from evolve.trainable import Outcome
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 SPACE = Space([Gene("x", 0, 1), Gene("y", 0, 1)])
 

@@ -11,7 +11,7 @@ from evolve.ray_driver import Resources
 from evolve.ray_session import worker_environment
 from evolve.space import EvolveError
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 
 def test_a_killed_driver_is_resumed_and_every_trial_ends_exactly_once(

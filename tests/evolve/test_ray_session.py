@@ -10,7 +10,7 @@ import pytest
 from evolve.ray_session import ray_map
 from evolve.space import EvolveError
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module", autouse=True)

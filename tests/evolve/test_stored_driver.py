@@ -16,7 +16,7 @@ from evolve.store_url import StoreError, StoreUrl
 from evolve.stored_run import mirror_of
 from evolve.stored_trial import bring
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.ray
 
 URL = StoreUrl("s3", "bucket/runs/first")
 PATIENCE_S = 240
