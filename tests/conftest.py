@@ -29,7 +29,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Side by side (`-n 2`), a file's tests stay together, and of the files marked `ray` one runs at a time."""
     from xdist.scheduler import LoadScopeScheduling
 
-    # xdist's own groups are written into the tests' ids, where pytest from 9.2 on does not let them be written.
+    # xdist 3.8 writes groups of its own into `_nodeid` of a test, which pytest 9.2 does not read.
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.split("::", maxsplit=1)[0]
