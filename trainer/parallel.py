@@ -5,6 +5,8 @@ and keep the same weights, optimiser state and moving average. The first evaluat
 that launched them, which reports and can stop them all.
 """
 
+import atexit
+import gc
 import logging
 import multiprocessing
 import os
@@ -18,7 +20,7 @@ from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -241,6 +243,20 @@ def _work(orders: Orders, line: Connection) -> None:
     if said:
         with suppress(BrokenPipeError):
             line.send(said)
+    end_process()
+
+
+def end_process() -> NoReturn:
+    """End this process well, tidied up as Python does it, but without taking the interpreter apart.
+
+    Gloo's threads live on after `destroy_process_group`. One that lets go of a tensor needs Python's lock, and to ask
+    for that from an interpreter that is being taken apart aborts the process (pytorch/pytorch issue 190489).
+    """
+    gc.collect()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _die_with_parent() -> None:

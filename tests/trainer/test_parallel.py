@@ -72,6 +72,26 @@ def test_a_training_on_two_devices_writes_and_reports_as_one_on_one_does(config)
     assert train(alone).history == result.history
 
 
+LAST_WORDS = """
+import os, sys
+
+class Last:
+    def __del__(self, say=os.mkdir, word=__file__ + ".said"):  # of modules nothing is left to say it with
+        say(word)
+
+if "spawn_main" in " ".join(sys.orig_argv):
+    sys.last = Last()  # goes when the interpreter does
+"""
+
+
+def test_no_process_takes_its_interpreter_apart_while_threads_of_gloo_live(config, tmp_path, monkeypatch):
+    """A thread that lets go of a tensor then would abort it, now and then: here is what it would need."""
+    (tmp_path / "sitecustomize.py").write_text(LAST_WORDS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    assert train(dataclasses.replace(config, epochs=1)).status == "finished"
+    assert not (tmp_path / "sitecustomize.py.said").exists()
+
+
 @pytest.mark.slow
 def test_what_a_process_refuses_is_said_where_it_was_launched(config):
     with pytest.raises(TrainError, match="freeze must name layers 0 to 23"):

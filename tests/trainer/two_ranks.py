@@ -15,6 +15,7 @@ from model.spec import load_spec
 from trainer import Hyperparameters, TrainConfig
 from trainer.ema import MovingAverage
 from trainer.epoch import train_one_epoch
+from trainer.parallel import end_process
 from trainer.run_folder import RunFolder
 from trainer.session import Job, start
 from trainer.team import Team
@@ -67,6 +68,7 @@ def main(data: str, out: str, rank: int, world: int, meeting: str) -> None:
     torch.save(state | {"loss": session.loss.state_dict()}, Path(out) / f"{rank}-of-{world}.pt")
     if world > 1:
         dist.destroy_process_group()
+    end_process()
 
 
 if __name__ == "__main__":
