@@ -1,23 +1,26 @@
 """What a ladder of epochs saves: evolutions with one and without, and the true worth of what each would export.
 
-    python -m benchmarks.ladder run [--seeds 20] [--trials 60] [--problems digits,steady,...] [--results FILE]
+    python -m benchmarks.ladder run [--seeds 20] [--trials 60] [--problems digits,steady,...] [--rungs 8,20,40]
+        [--at-once 8] [--results FILE]
     python -m benchmarks.ladder table [--results FILE]
 
-Trainings are played on a clock of their own, eight at once and an epoch after the other; the real ledger, journal and
-search decide. `digits` are recorded trainings (`benchmarks.record_digits`), between them regression trees over all
-eight epochs at once, with the recorded noise, and rungs at epochs 1 and 3; `digits-3` are the same with one rung, at
-epoch 3, where trials can be told apart. The others are made up: in `steady` all trials climb alike, in
-`crossing` the genes that make a trial fast at first are not those that make it good, in `late` a third of the genes
-shows in the last third of the epochs only, and in `ceiling` two thirds say how fast a trial comes near to a height
-that the others set, so that what sets poor trials far apart early hardly matters among good ones. Three evolutions
-are compared:
+Trainings are played on a clock of their own, so many at once and an epoch after the other; the real ledger, journal
+and search decide. `digits` are recorded trainings (`benchmarks.record_digits`), between them regression trees over
+all eight epochs at once, with the recorded noise, and rungs at epochs 1 and 3; `digits-3` are the same with one rung,
+at epoch 3, where trials can be told apart. The others are made up: in `steady` all trials climb alike, in `crossing`
+the genes that make a trial fast at first are not those that make it good, in `late` a third of the genes shows in the
+last third of the epochs only, and in `ceiling` two thirds say how fast a trial comes near to a height that the others
+set, so that what sets poor trials far apart early hardly matters among good ones. `plateau` is made to go as
+trainings on BCCD do (ADR 15), one at a time: few genes matter, fifty whole trials find nearly all, and a ladder with
+rungs 4 and 12 of 40 is stuck a little below them, since part of what genes do early is to climb fast. Three
+evolutions are compared:
 
 - `full`: so many trials, each trained to its end;
 - `ladder`: hopeless trials are stopped, and new ones begun until a third of `full`'s epochs is used up;
 - `fewer`: the same third of the epochs, spent on whole trials.
 
-Seeds begin at 100: rules were chosen while looking at seeds 0 to 5. `regret` is 0 for the optimum and 1 for the
-median random configuration, of the true fitness after all epochs.
+Seeds begin at 100: rules were chosen while looking at lower ones. `regret` is 0 for the optimum and 1 for the
+median random configuration, or the start of `plateau`, of the true fitness after all epochs.
 """
 
 import argparse
@@ -42,7 +45,7 @@ from evolve.ledger import Ledger
 from evolve.trainable import Assignment, Outcome
 
 RESULTS = Path(__file__).parent / "data" / "ladder_results.jsonl"
-RUNGS = {"digits": (1, 3, 8), "digits-3": (3, 8)}
+RUNGS = {"digits": (1, 3, 8), "digits-3": (3, 8), "plateau": (4, 12, 40)}
 MADE_UP = (5, 15, 45)
 AT_ONCE = 8
 FIRST_SEED = 100
@@ -79,6 +82,8 @@ class Problem:
 
 def build_problem(name: str, seed: int) -> Problem:
     """A problem by its name; the made-up ones are another at each seed."""
+    if name == "plateau":
+        return plateau(seed)
     return replace(digits(), rungs=RUNGS[name]) if name in RUNGS else made_up(name, seed)
 
 
@@ -158,11 +163,46 @@ def made_up(name: str, seed: int) -> Problem:
     return Problem(space, curve, noise, best, float(np.median(drawn)), MADE_UP)
 
 
+def plateau(seed: int) -> Problem:
+    """Twelve genes, few of which matter much: a hill for the height, and beside its top another one for the speed.
+
+    Heights, noise and how many whole trials find how much are those of `benchmarks.ladder_trained` on BCCD.
+    """
+    rng = np.random.default_rng([seed, sum(b"plateau")])
+    genes, rungs, best, first = 12, RUNGS["plateau"], 0.49, 0.302
+    start, optimum = rng.uniform(0.2, 0.8, genes), rng.uniform(0.15, 0.85, genes)
+    space = Space([Gene(f"g{number}", 0, 1, start=float(each)) for number, each in enumerate(start)])
+    weights = rng.exponential(1.0, genes) ** 2
+    weights *= -math.log(first / best) / float(weights @ (start - optimum) ** 2)
+    fastest = np.clip(optimum + rng.normal(0, 0.35, genes), 0, 1)
+    haste = weights * rng.exponential(1.0, genes)
+    time = np.arange(1, rungs[-1] + 1) / rungs[-1]
+
+    def curve(unit: NDArray[np.float64]) -> Curve:
+        height = best * math.exp(-float(weights @ (unit - optimum) ** 2))
+        rate = 2.0 + 6.0 * math.exp(-float(haste @ (unit - fastest) ** 2))
+        return height * (1 - np.exp(-rate * time)) / (1 - math.exp(-rate))
+
+    def noise(generator: np.random.Generator) -> Curve:
+        luck, early, late = generator.normal(), *generator.normal(size=(2, len(time)))
+        return 0.008 * luck * time + 0.006 * early * (1 - time) + 0.003 * late
+
+    return Problem(space, curve, noise, best, first, rungs)
+
+
 class Simulation:
     """Trials that train at once, each an epoch after the other; every trial's epochs take their own time."""
 
-    def __init__(self, ledger: Ledger, problem: Problem, seed: int, most_epochs: float = math.inf) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        problem: Problem,
+        seed: int,
+        most_epochs: float = math.inf,
+        at_once: int = AT_ONCE,
+    ) -> None:
         self.ledger, self.problem, self.seed, self.most_epochs = ledger, problem, seed, most_epochs
+        self.at_once = at_once
         self.epochs = 0
         self.queue: list[tuple[float, int]] = []
         self.curves: dict[int, Curve] = {}
@@ -171,7 +211,7 @@ class Simulation:
 
     def run(self) -> None:
         """To the end of the evolution."""
-        for _ in range(AT_ONCE):
+        for _ in range(self.at_once):
             self.hand_out(0.0)
         while self.queue:
             now, number = heapq.heappop(self.queue)
@@ -229,28 +269,45 @@ def spent(state: RunState) -> dict[str, Any]:
     }
 
 
-def play(problem: Problem, rule: str, trials: int, seed: int) -> dict[str, Any]:
+def play(problem: Problem, rule: str, trials: int, seed: int, at_once: int = AT_ONCE) -> dict[str, Any]:
     """One evolution: its epochs, and the regret of what it would export."""
     most = math.inf if rule == "full" else SHARE * trials * problem.rungs[-1]
     with tempfile.TemporaryDirectory() as place, Journal(Path(place) / "journal.jsonl") as journal:
         journal.append(header(rule, trials, seed, problem.space, problem.rungs))
         ledger = Ledger(Path(place), journal)
-        Simulation(ledger, problem, seed, most).run()
+        Simulation(ledger, problem, seed, most, at_once).run()
         state = ledger.state
     best = state.best() or state.trials[0]
     return {**spent(state), "regret": round(problem.regret(best.config), 5)}
 
 
-def run(problems: list[str], seeds: int, trials: int, results: Path) -> None:
-    """Play what the file does not hold, and append it."""
-    done = {(row["problem"], row["seed"], row["rule"]) for row in read(results) if row["asked"] == trials}
+def run(
+    problems: list[str],
+    seeds: int,
+    trials: int,
+    results: Path,
+    at_once: int = AT_ONCE,
+    rungs: tuple[int, ...] | None = None,
+) -> None:
+    """Play what the file does not hold, and append it; with other rungs the ladder alone."""
+    done = {(*key_of(row), row["seed"], row["rule"]) for row in read(results)}
     for seed, name, rule in product(range(FIRST_SEED, FIRST_SEED + seeds), problems, RULES):
-        if (name, seed, rule) not in done:
-            found = play(build_problem(name, seed), rule, trials, seed)
-            row = {"problem": name, "seed": seed, "rule": rule, "asked": trials, **found}
+        problem = build_problem(name, seed)
+        if rungs is not None and rule == "ladder":
+            problem = replace(problem, rungs=rungs)
+        row = {"problem": name, "seed": seed, "rule": rule, "asked": trials}
+        row |= {"rungs": problem.rungs, "at_once": at_once}
+        if (*key_of(row), seed, rule) not in done:
+            row |= play(problem, rule, trials, seed, at_once)
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(row, flush=True)
+
+
+def key_of(row: dict[str, Any]) -> tuple[str, int, int, tuple[int, ...]]:
+    """What was played: (problem, whole trials, how many at once, rungs); the usual last two where a row says none."""
+    rungs = row.get("rungs") or RUNGS.get(row["problem"], MADE_UP)
+    return row["problem"], row["asked"], row.get("at_once", AT_ONCE), tuple(rungs)
 
 
 def read(results: Path) -> list[dict[str, Any]]:
@@ -259,23 +316,26 @@ def read(results: Path) -> list[dict[str, Any]]:
 
 
 def table(results: Path) -> Iterator[str]:
-    """Per problem and rule: epochs against `full`, regret, and how surely it differs from `full`'s."""
+    """Per problem, rule and rungs: epochs against `full`, regret, and how surely it differs from `full`'s."""
     rows = read(results)
-    yield "problem | rule | seeds | trials | whole | epochs of full's | mean regret | Wilcoxon p against full"
-    for name in dict.fromkeys(row["problem"] for row in rows):
-        by_rule = {
-            rule: {row["seed"]: row for row in rows if (row["problem"], row["rule"]) == (name, rule)}
-            for rule in RULES
-        }
+    yield (
+        "problem | whole trials | at once | rule, rungs | seeds | trials | whole | epochs of full's | mean regret | "
+        "Wilcoxon p against full"
+    )
+    for task in dict.fromkeys(key_of(row)[:3] for row in rows):
+        by_rule: dict[tuple[str, tuple[int, ...]], dict[int, dict[str, Any]]] = {}
+        for row in (each for each in rows if key_of(each)[:3] == task):
+            by_rule.setdefault((row["rule"], key_of(row)[3]), {})[row["seed"]] = row
         common = sorted(set.intersection(*(set(each) for each in by_rule.values())))
-        full = [by_rule["full"][seed] for seed in common]
-        for rule, found in by_rule.items():
+        full = [by_rule["full", RUNGS.get(task[0], MADE_UP)][seed] for seed in common]
+        for (rule, rungs), found in by_rule.items():
             mine = [found[seed] for seed in common]
             share = np.sum([row["epochs"] for row in mine]) / np.sum([row["epochs"] for row in full])
             gaps = [a["regret"] - b["regret"] for a, b in zip(mine, full, strict=True)]
             p = f"{wilcoxon(gaps).pvalue:.3f}" if any(gaps) else "–"
             yield (
-                f"{name} | {rule} | {len(common)} | {np.mean([row['trials'] for row in mine]):.0f} | "
+                f"{' | '.join(map(str, task))} | {rule}{f' {rungs}' if rule == 'ladder' else ''} | {len(common)} | "
+                f"{np.mean([row['trials'] for row in mine]):.0f} | "
                 f"{np.mean([row['whole'] for row in mine]):.1f} | {share:.2f} | "
                 f"{np.mean([row['regret'] for row in mine]):.3f} | {p}"
             )
@@ -287,10 +347,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--problems", default="digits,digits-3,steady,crossing,late,ceiling")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE)
+    parser.add_argument("--rungs", help="of the ladder, instead of the problem's: 8,20,40")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.what == "run":
-        run(options.problems.split(","), options.seeds, options.trials, options.results)
+        problems = options.problems.split(",")
+        rungs = tuple(int(rung) for rung in options.rungs.split(",")) if options.rungs else None
+        run(problems, options.seeds, options.trials, options.results, options.at_once, rungs)
     for line in table(options.results):
         print(line)
 
