@@ -289,24 +289,26 @@ def run(
     at_once: int = AT_ONCE,
     rungs: tuple[int, ...] | None = None,
 ) -> None:
-    """Play what the file does not hold, and append it; with other rungs the ladder alone."""
+    """Play what the file does not hold, and append it; other rungs are the ladder's alone."""
     done = {(*key_of(row), row["seed"], row["rule"]) for row in read(results)}
     for seed, name, rule in product(range(FIRST_SEED, FIRST_SEED + seeds), problems, RULES):
-        problem = build_problem(name, seed)
-        if rungs is not None and rule == "ladder":
-            problem = replace(problem, rungs=rungs)
-        row = {"problem": name, "seed": seed, "rule": rule, "asked": trials}
-        row |= {"rungs": problem.rungs, "at_once": at_once}
+        own = rungs if rungs and rule == "ladder" else usual_rungs(name)
+        row = {"problem": name, "seed": seed, "rule": rule, "asked": trials, "rungs": own, "at_once": at_once}
         if (*key_of(row), seed, rule) not in done:
-            row |= play(problem, rule, trials, seed, at_once)
+            row |= play(replace(build_problem(name, seed), rungs=own), rule, trials, seed, at_once)
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(row, flush=True)
 
 
+def usual_rungs(name: str) -> tuple[int, ...]:
+    """Of a problem's ladder, unless others are asked for."""
+    return RUNGS.get(name, MADE_UP)
+
+
 def key_of(row: dict[str, Any]) -> tuple[str, int, int, tuple[int, ...]]:
     """What was played: (problem, whole trials, how many at once, rungs); the usual last two where a row says none."""
-    rungs = row.get("rungs") or RUNGS.get(row["problem"], MADE_UP)
+    rungs = row.get("rungs") or usual_rungs(row["problem"])
     return row["problem"], row["asked"], row.get("at_once", AT_ONCE), tuple(rungs)
 
 
@@ -327,7 +329,7 @@ def table(results: Path) -> Iterator[str]:
         for row in (each for each in rows if key_of(each)[:3] == task):
             by_rule.setdefault((row["rule"], key_of(row)[3]), {})[row["seed"]] = row
         common = sorted(set.intersection(*(set(each) for each in by_rule.values())))
-        full = [by_rule["full", RUNGS.get(task[0], MADE_UP)][seed] for seed in common]
+        full = [by_rule["full", usual_rungs(task[0])][seed] for seed in common]
         for (rule, rungs), found in by_rule.items():
             mine = [found[seed] for seed in common]
             share = np.sum([row["epochs"] for row in mine]) / np.sum([row["epochs"] for row in full])
@@ -353,7 +355,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "run":
         problems = options.problems.split(",")
-        rungs = tuple(int(rung) for rung in options.rungs.split(",")) if options.rungs else None
+        rungs = Ladder.parse(options.rungs).rungs if options.rungs else None
         run(problems, options.seeds, options.trials, options.results, options.at_once, rungs)
     for line in table(options.results):
         print(line)

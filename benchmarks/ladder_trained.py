@@ -34,6 +34,7 @@ from benchmarks.record_digits import IMAGE_SIZE, SPACE, training
 from evolve import Journal, fold, read_journal
 from evolve.confirm import Plan, confirm_event
 from evolve.fidelity import rank_agreement
+from evolve.ladder import Ladder
 from evolve.ledger import Ledger
 from evolve.trainable import Assignment, Outcome
 
@@ -258,7 +259,7 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
 
 def task_of(options: argparse.Namespace) -> Task:
     """The task of a command line."""
-    rungs = tuple(int(rung) for rung in options.rungs.split(","))
+    rungs = Ladder.parse(options.rungs).rungs
     return Task(options.data, options.image_size, rungs, options.trials, options.ema_share)
 
 

@@ -253,7 +253,7 @@ def end_process() -> NoReturn:
     for that from an interpreter that is being taken apart aborts the process (pytorch/pytorch issue 190489).
     """
     gc.collect()
-    atexit._run_exitfuncs()
+    atexit._run_exitfuncs()  # what `sys.exit` would run; it has no public name
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
