@@ -43,6 +43,7 @@ class CommandOptions:
         ladder: Epochs of each trial, and where hopeless ones are stopped.
         confirm: What is trained again at the end; None for nothing.
         patience: Trials without a better configuration after which the search ends; None for all of the trials.
+        epoch_budget: Epochs of all trials after which the search ends; None for as many as they take.
         batch_size: What `{batch}` stands for.
         image_size: px.
         hyp: YAML file of values under the command's own keys.
@@ -61,6 +62,7 @@ class CommandOptions:
     ladder: Ladder | None = None
     confirm: Plan | None = None
     patience: int | None = None
+    epoch_budget: int | None = None
     batch_size: int | None = None
     image_size: int | None = None
     hyp: Path | None = None
@@ -127,7 +129,7 @@ def start_command_run(
         ),
         "settings": settings,
         "resources": resources.to_dict(),
-        **fidelity_header(options.ladder, options.confirm, options.patience),
+        **fidelity_header(options.ladder, options.confirm, options.patience, options.epoch_budget),
         "provenance": {
             "versions": versions("beagle-evolve", "ray", "mlflow"),
             "git_commit": git_commit(),

@@ -12,6 +12,7 @@ from beagle.fidelity_flags import (
     Confirm,
     ConfirmEpochs,
     ConfirmSeeds,
+    EpochBudget,
     Epochs,
     Grace,
     Patience,
@@ -69,6 +70,7 @@ def evolve(
     grace: Grace = None,
     reduction: Reduction = 3.0,
     patience: Patience = None,
+    epoch_budget: EpochBudget = None,
     confirm: Confirm = 0,
     confirm_epochs: ConfirmEpochs = None,
     confirm_seeds: ConfirmSeeds = 3,
@@ -169,6 +171,7 @@ def evolve(
         ladder=ladder,
         confirm=plan,
         patience=patience,
+        epoch_budget=epoch_budget,
         batch_size=batch_size,
         image_size=image_size,
         hyp=load_hyp(hyp),
@@ -201,7 +204,7 @@ def evolve(
     def begin(check: Callable[[], object]) -> str:
         found = start_run(folder, options, resources, console.note, check)
         return (
-            f"evolving {model} on {data}: {trials} trials of {ladder.words} in {run_label(folder)} "
+            f"evolving {model} on {data}: {planned_words(trials, ladder.words, epoch_budget)} in {run_label(folder)} "
             f"(anchors reach {found.after.bpr:.4f} of the boxes)"
         )
 
@@ -217,6 +220,13 @@ def _begin_and_finish(
     with ExitStack() as stack:
         console.err.print(begin(lambda: stack.enter_context(session_with_room(resources))))
         finish(folder, as_json=as_json)
+
+
+def planned_words(trials: int, each: str, epoch_budget: int | None) -> str:
+    """What is to be run: so many trials, each of so many epochs, and in all no more than may be used."""
+    if epoch_budget is None:
+        return f"{trials} trials of {each}"
+    return f"{trials} trials of {each}, until they have used {epoch_budget} epochs,"
 
 
 def gene_names(text: str) -> tuple[str, ...]:
@@ -265,6 +275,7 @@ def _evolve_command(
         "search",
         "warm_start",
         "patience",
+        "epoch_budget",
     )
     words = {name: given[name] for name in same if name in given}
     ladder = None
@@ -278,9 +289,8 @@ def _evolve_command(
 
     def begin(check: Callable[[], object]) -> str:
         settings = start_command_run(folder, options, resources, console.note, check)
-        return (
-            f"evolving {settings['trainer']['name']}: {options.trials} trials of "
-            f"{ladder.words if ladder else str(settings['epochs']) + ' epochs'} in {run_label(folder)}"
-        )
+        each = ladder.words if ladder else f"{settings['epochs']} epochs"
+        planned = planned_words(options.trials, each, options.epoch_budget)
+        return f"evolving {settings['trainer']['name']}: {planned} in {run_label(folder)}"
 
     _begin_and_finish(folder, resources, begin, as_json=as_json)

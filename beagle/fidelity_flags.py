@@ -27,6 +27,10 @@ Patience = Annotated[
         "--patience", help="End the search when so many trials in a row gave no better configuration."
     ),
 ]
+EpochBudget = Annotated[
+    int | None,
+    typer.Option("--epoch-budget", help="End the search when its trials have used so many epochs in all."),
+]
 Confirm = Annotated[
     int,
     typer.Option("--confirm", help="Train so many of the best again in full at the end, beside the start."),

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from beagle import console
-from beagle.fidelity_flags import Confirm, ConfirmEpochs, ConfirmSeeds, Epochs, Patience, chosen_ladder
+from beagle.fidelity_flags import (
+    Confirm,
+    ConfirmEpochs,
+    ConfirmSeeds,
+    EpochBudget,
+    Epochs,
+    Patience,
+    chosen_ladder,
+)
 from beagle.flags import Json
 
 if TYPE_CHECKING:
@@ -53,6 +61,7 @@ def evolve(
     trials: Annotated[int, typer.Option("--trials")] = 300,
     epochs: Epochs = "10",
     patience: Patience = None,
+    epoch_budget: EpochBudget = None,
     confirm: Confirm = 0,
     confirm_epochs: ConfirmEpochs = None,
     confirm_seeds: ConfirmSeeds = 3,
@@ -81,10 +90,11 @@ def evolve(
     *rungs, whole = chosen_ladder(epochs, None, 3.0).rungs
     fields = {
         "data": data, "name": name or f"evolve-{time.strftime('%Y%m%d-%H%M%S')}", "model": model,
-        "trials": trials, "epochs": whole, "rungs": rungs, "patience": patience, "confirm": confirm,
-        "confirm_epochs": confirm_epochs, "confirm_seeds": confirm_seeds, "image_size": image_size,
-        "batch_size": batch_size, "genes": list(gene_names(genes)), "search": search, "anchors": anchors,
-        "seed": seed, "cpus": cpus, "gpus": gpus, "concurrent": concurrent, "to": to, "nodes": nodes, "hours": hours,
+        "trials": trials, "epochs": whole, "rungs": rungs, "patience": patience, "epoch_budget": epoch_budget,
+        "confirm": confirm, "confirm_epochs": confirm_epochs, "confirm_seeds": confirm_seeds,
+        "image_size": image_size, "batch_size": batch_size, "genes": list(gene_names(genes)),
+        "search": search, "anchors": anchors, "seed": seed, "cpus": cpus, "gpus": gpus, "concurrent": concurrent,
+        "to": to, "nodes": nodes, "hours": hours,
     }  # fmt: skip
     try:
         new = NewEvolution.model_validate(fields)

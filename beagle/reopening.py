@@ -1,4 +1,4 @@
-"""A run that goes on: with another budget, other resources or another patience, or to confirm its best."""
+"""A run that goes on: with another budget, other resources or other limits, or to confirm its best."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,19 +12,24 @@ from evolve.resources import Resources
 
 
 def reopen_run(
-    folder: Path, trials: int | None, changes: Mapping[str, Any] | None = None, patience: int | None = None
+    folder: Path,
+    trials: int | None,
+    changes: Mapping[str, Any] | None = None,
+    patience: int | None = None,
+    epoch_budget: int | None = None,
 ) -> RunState:
-    """Write into the journal that the run goes on, with a new budget, resources and patience where they are given.
+    """Write into the journal that the run goes on, with a new budget, resources and limits where they are given.
 
     Args:
         folder: The run folder.
         trials: New budget; None keeps the old one.
         changes: Fields of `evolve.resources.Resources` to their new values.
         patience: Trials without a better configuration after which the search ends; 0 for none, None for the old one.
+        epoch_budget: Epochs of all trials after which the search ends; 0 for none, None for the old one.
 
     Raises:
-        CommandError: The new budget is smaller than the number of trials already asked, the patience below 0, or the
-            search, which has had enough, gets another patience but no larger budget.
+        CommandError: The new budget is smaller than the number of trials already asked, a limit below 0, or the
+            search, which has had enough, gets another limit but no larger budget.
         JournalError: Another driver holds the run.
         EvolveError: The resources make no sense.
     """
@@ -34,19 +39,24 @@ def reopen_run(
             raise CommandError(
                 f"trials >= {state.asked} must hold, since so many were asked, but got {trials}"
             )
-        if patience is not None and patience < 0:
-            raise CommandError(f"patience >= 0 must hold (0 for none), but got {patience}")
-        if patience is not None and state.enough and (trials is None or trials <= state.asked):
-            raise CommandError(
-                f"the search ended after {state.asked} trials: another --patience needs a larger --trials too"
-            )
+        limits = {
+            name: limit
+            for name, limit in (("patience", patience), ("epoch_budget", epoch_budget))
+            if limit is not None
+        }
+        for name, limit in limits.items():
+            if limit < 0:
+                raise CommandError(f"{name} >= 0 must hold (0 for none), but got {limit}")
+            if state.enough and (trials is None or trials <= state.asked):
+                raise CommandError(
+                    f"the search ended after {state.asked} trials: another --{name.replace('_', '-')} needs a larger "
+                    "--trials too"
+                )
         # Trainings that confirm are no trials of the search, and come on top.
         budget = state.budget if trials is None else trials + state.planned
-        event: dict[str, Any] = {"event": "resume", "trials": budget}
+        event: dict[str, Any] = {"event": "resume", "trials": budget, **limits}
         if changes:
             event["resources"] = replace(Resources.of(state), **changes).to_dict()
-        if patience is not None:
-            event["patience"] = patience
         state.apply(journal.append(event))
         return state
 

@@ -18,6 +18,10 @@ def resume(
     patience: Annotated[
         int | None, typer.Option("--patience", help="As of `evolve`, from now on; 0 for none.")
     ] = None,
+    epoch_budget: Annotated[
+        int | None,
+        typer.Option("--epoch-budget", help="As of `evolve`, those used so far included; 0 for none."),
+    ] = None,
     cpus: Annotated[float | None, typer.Option("--cpus", help="CPUs per trial from now on.")] = None,
     gpus: Annotated[float | None, typer.Option("--gpus", help="GPUs per trial from now on.")] = None,
     concurrent: Annotated[int | None, typer.Option("--concurrent", help="Most trials at once.")] = None,
@@ -35,7 +39,7 @@ def resume(
     changes: dict[str, float | str | None] = {"cpus": cpus, "gpus": gpus, "concurrent": concurrent}
     changes |= {"retries": retries, "address": address, "silence_s": silence}
     given = {name: value for name, value in changes.items() if value is not None}
-    state = reopen_run(folder, trials, given, patience)
+    state = reopen_run(folder, trials, given, patience, epoch_budget)
     console.err.print(f"{state.name}: {progress_words(state, 'to go on with')}")
     finish(folder, as_json=as_json)
 

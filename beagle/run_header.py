@@ -36,7 +36,10 @@ def begin_run(folder: Path, facts: Mapping[str, Any], check: Callable[[], object
 
 
 def fidelity_header(
-    ladder: Ladder | None, confirm: Plan | None, patience: int | None = None
+    ladder: Ladder | None,
+    confirm: Plan | None,
+    patience: int | None = None,
+    epoch_budget: int | None = None,
 ) -> dict[str, Any]:
     """What a header says of stopping and of confirming; nothing where all trials go to their end and that is all.
 
@@ -44,15 +47,17 @@ def fidelity_header(
         ladder: Where trials are judged.
         confirm: What is trained again at the end.
         patience: Trials without a better configuration after which the search ends.
+        epoch_budget: Epochs of all trials after which the search ends.
 
     Raises:
-        CommandError: There is no such patience.
+        CommandError: There is no such patience or budget.
     """
     header: dict[str, Any] = {}
-    if patience is not None:
-        if patience < 1:
-            raise CommandError(f"patience >= 1 must hold, but got {patience}")
-        header["patience"] = patience
+    for name, limit in (("patience", patience), ("epoch_budget", epoch_budget)):
+        if limit is not None:
+            if limit < 1:
+                raise CommandError(f"{name} >= 1 must hold, but got {limit}")
+            header[name] = limit
     if ladder is not None and ladder.judged:
         header["ladder"] = ladder.to_dict()
     if confirm is not None:

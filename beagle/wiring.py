@@ -51,6 +51,7 @@ class EvolveOptions:
         ladder: Epochs of each trial, and where hopeless ones are stopped.
         confirm: What is trained again at the end; None for nothing.
         patience: Trials without a better configuration after which the search ends; None for all of the trials.
+        epoch_budget: Epochs of all trials after which the search ends; None for as many as they take.
         batch_size: Images per forward pass.
         image_size: Longer side in px.
         hyp: Hyperparameters of the first trial, and of all that is not evolved.
@@ -70,6 +71,7 @@ class EvolveOptions:
     ladder: Ladder
     confirm: Plan | None = None
     patience: int | None = None
+    epoch_budget: int | None = None
     batch_size: int = 16
     image_size: int = 640
     hyp: Hyperparameters = field(default_factory=Hyperparameters)
@@ -159,7 +161,7 @@ def start_run(
         ),
         "settings": {**training, "classes": len(data.names)},
         "resources": resources.to_dict(),
-        **fidelity_header(options.ladder, options.confirm, options.patience),
+        **fidelity_header(options.ladder, options.confirm, options.patience, options.epoch_budget),
         "provenance": provenance(data),
         "data": {"images": len(data.train.images), "names": list(data.names)},
         "shapes": {

@@ -12,11 +12,12 @@ the genes that make a trial fast at first are not those that make it good, in `l
 last third of the epochs only, and in `ceiling` two thirds say how fast a trial comes near to a height that the others
 set, so that what sets poor trials far apart early hardly matters among good ones. `plateau` is made to go as
 trainings on BCCD do (ADR 15), one at a time: few genes matter, fifty whole trials find nearly all, and a ladder with
-rungs 4 and 12 of 40 is stuck a little below them, since part of what genes do early is to climb fast. Three
+rungs 4 and 12 of 40 is stuck a little below them, since part of what genes do early is to climb fast. Four
 evolutions are compared:
 
 - `full`: so many trials, each trained to its end;
 - `ladder`: hopeless trials are stopped, and new ones begun until a third of `full`'s epochs is used up;
+- `budget`: the same by `--epoch-budget`, so that the ledger knows what limits the run, and lets more and more go on;
 - `fewer`: the same third of the epochs, spent on whole trials.
 
 Seeds begin at 100: rules were chosen while looking at lower ones. `regret` is 0 for the optimum and 1 for the
@@ -50,7 +51,9 @@ MADE_UP = (5, 15, 45)
 AT_ONCE = 8
 FIRST_SEED = 100
 SHARE = 1 / 3
-RULES = ("full", "ladder", "fewer")
+RULES = ("full", "ladder", "budget", "fewer")
+CLIMBING = ("ladder", "budget")
+"""Of them, those with a ladder."""
 Curve = NDArray[np.float64]
 
 
@@ -249,14 +252,15 @@ def header(rule: str, trials: int, seed: int, space: Space, rungs: tuple[int, ..
         "event": "run",
         "version": 1,
         "name": "ladder",
-        "trials": 10 * trials if rule == "ladder" else trials if rule == "full" else round(SHARE * trials),
+        "trials": 10 * trials if rule in CLIMBING else trials if rule == "full" else round(SHARE * trials),
         "seed": seed,
         "space": space.to_dict(),
-        "search": SearchSettings(replicas=1 if rule == "ladder" else 3).to_dict(),
+        "search": SearchSettings(replicas=1 if rule in CLIMBING else 3).to_dict(),
         "settings": {"epochs": rungs[-1]},
         "resources": {},
         "provenance": {},
-        **({"ladder": Ladder(rungs).to_dict()} if rule == "ladder" else {}),
+        **({"ladder": Ladder(rungs).to_dict()} if rule in CLIMBING else {}),
+        **({"epoch_budget": round(SHARE * trials * rungs[-1])} if rule == "budget" else {}),
     }
 
 
@@ -271,7 +275,7 @@ def spent(state: RunState) -> dict[str, Any]:
 
 def play(problem: Problem, rule: str, trials: int, seed: int, at_once: int = AT_ONCE) -> dict[str, Any]:
     """One evolution: its epochs, and the regret of what it would export."""
-    most = math.inf if rule == "full" else SHARE * trials * problem.rungs[-1]
+    most = SHARE * trials * problem.rungs[-1] if rule == "ladder" else math.inf
     with tempfile.TemporaryDirectory() as place, Journal(Path(place) / "journal.jsonl") as journal:
         journal.append(header(rule, trials, seed, problem.space, problem.rungs))
         ledger = Ledger(Path(place), journal)
@@ -292,7 +296,7 @@ def run(
     """Play what the file does not hold, and append it; other rungs are the ladder's alone."""
     done = {(*key_of(row), row["seed"], row["rule"]) for row in read(results)}
     for seed, name, rule in product(range(FIRST_SEED, FIRST_SEED + seeds), problems, RULES):
-        own = rungs if rungs and rule == "ladder" else usual_rungs(name)
+        own = rungs if rungs and rule in CLIMBING else usual_rungs(name)
         row = {"problem": name, "seed": seed, "rule": rule, "asked": trials, "rungs": own, "at_once": at_once}
         if (*key_of(row), seed, rule) not in done:
             row |= play(replace(build_problem(name, seed), rungs=own), rule, trials, seed, at_once)
@@ -336,7 +340,7 @@ def table(results: Path) -> Iterator[str]:
             gaps = [a["regret"] - b["regret"] for a, b in zip(mine, full, strict=True)]
             p = f"{wilcoxon(gaps).pvalue:.3f}" if any(gaps) else "–"
             yield (
-                f"{' | '.join(map(str, task))} | {rule}{f' {rungs}' if rule == 'ladder' else ''} | {len(common)} | "
+                f"{' | '.join(map(str, task))} | {rule}{f' {rungs}' if rule in CLIMBING else ''} | {len(common)} | "
                 f"{np.mean([row['trials'] for row in mine]):.0f} | "
                 f"{np.mean([row['whole'] for row in mine]):.1f} | {share:.2f} | "
                 f"{np.mean([row['regret'] for row in mine]):.3f} | {p}"

@@ -7,7 +7,7 @@
 
 The trainings are those of `benchmarks.record_digits` (12 genes, a small detector) on `digits` or on a data set of
 your own, as long as the last rung; the real ledger, journal and search decide, one trial after the other. `full`,
-`ladder` and `fewer` are as in `benchmarks.ladder`: the latter two have a third of the epochs of the first. So has
+`ladder`, `budget` and `fewer` are as in `benchmarks.ladder`: all but the first have a third of its epochs. So has
 `short`: trainings as long as the last rung but one, each with a schedule of its own to its end, and in what is left
 the best three and the start in full (`--confirm 3 --confirm-seeds 1`); `confirmed` is the ladder with the same at its
 end, within its third. The configuration that each would export is then trained in full under five seeds that no trial
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.ladder import RULES, SHARE, header, read, spent
+from benchmarks.ladder import CLIMBING, RULES, SHARE, header, read, spent
 from benchmarks.record_digits import IMAGE_SIZE, SPACE, training
 from evolve import Journal, fold, read_journal
 from evolve.confirm import Plan, confirm_event
@@ -136,10 +136,10 @@ def in_full(config: dict[str, Any], task: Task, seeds: range = AGAIN) -> list[fl
 
 @contextmanager
 def kept_journal(name: str, header: dict[str, Any], journals: Path | None) -> Iterator[Journal]:
-    """A journal that begins with a header: a new one, or one that is kept and goes on, with the header's `trials`.
+    """A journal that begins with a header: a new one, or one that is kept and goes on, with the header's limits.
 
     Args:
-        name: of the evolution, apart from others with the same header but for the number of trials.
+        name: of the evolution, apart from others with the same header but for the number of trials and of epochs.
         header: first event.
         journals: folder in which it is kept, in a folder of its name; None keeps nothing.
 
@@ -152,8 +152,9 @@ def kept_journal(name: str, header: dict[str, Any], journals: Path | None) -> It
         events = read_journal(path) if path.exists() else []
         if events:
             first = {**header, "time": events[0]["time"]}
-            whole = {} if any(event["event"] == "confirm" for event in events) else {"trials": 0}
-            if {**events[0], **whole} != {**first, **whole}:
+            confirms = any(event["event"] == "confirm" for event in events)
+            own = {} if confirms else {"trials": 0, "epoch_budget": 0}
+            if {**events[0], **own} != {**first, **own}:
                 raise ValueError(f"{path} is the journal of another evolution: choose another --journals")
             path.write_text("".join(json.dumps(event) + "\n" for event in (first, *events[1:])), "utf-8")
         with Journal(path) as journal:
@@ -165,9 +166,9 @@ def kept_journal(name: str, header: dict[str, Any], journals: Path | None) -> It
 def evolve(rule: str, seed: int, task: Task, journals: Path | None = None) -> dict[str, Any]:
     """One evolution."""
     trials, rungs = task.trials, task.rungs
-    climbs = rule in ("ladder", "confirmed")
+    climbs = rule in (*CLIMBING, "confirmed")
     most = SHARE * trials * rungs[-1]
-    event = header("ladder" if climbs else rule, trials, seed, SPACE, rungs)
+    event = header("ladder" if rule == "confirmed" else rule, trials, seed, SPACE, rungs)
     plan = Plan(CONFIRMED, epochs=rungs[-1], seeds=1)
     if rule in ("confirmed", "short"):
         most -= (CONFIRMED + 1) * rungs[-1]

@@ -21,6 +21,7 @@ AS_THEY_ARE = (
     *(
         "trials",
         "patience",
+        "epoch_budget",
         "confirm",
         "confirm_epochs",
         "confirm_seeds",

@@ -194,6 +194,12 @@ class NewEvolution(Request):
         le=100_000,
         description="Trials without a better configuration after which the search ends.",
     )
+    epoch_budget: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="Epochs of all trials after which the search ends.",
+    )
     confirm: int = Field(
         0,
         ge=0,

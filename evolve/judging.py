@@ -4,6 +4,11 @@ What a trial has at an early rung is half of the story: genes may make it fast a
 that alone a rung would fill with fast ones, and a slow one that is better would find none of its kind ever trained to
 its end. So each is judged by what `evolve.foretell` makes of the rung, with what its genes say beside it; and where
 no trial of such genes went on, so that nobody knows what they do later, the doubt speaks for it.
+
+Where the epochs of a run are limited, and not how many trials share them, the doubt counts the more, the more trials
+are whole. Early rungs tell the hopeless from the others, which is most of what is to be known at first. What they say
+of the good ones is off alike for those of like genes, by more than these differ, and a search that has little else to
+go by stays where it is.
 """
 
 import math
@@ -11,7 +16,7 @@ import math
 import numpy as np
 
 from evolve.foretell import foretell_from
-from evolve.ladder import Ladder, Rung
+from evolve.ladder import WHOLE, Ladder, Rung
 from evolve.racing import START
 from evolve.run_state import RunState
 from evolve.space import Space
@@ -41,8 +46,10 @@ def judge(
     went_on = [each.rungs[rung].goes_on for each in before]
     end, doubt = ends[trial.id]
     bar = ladder.bar([ends[each.id][0] for each in before], went_on, end)
-    goes_on = bar is None or end + doubt >= bar or trial.id == START
-    return Rung(rung, fitness, bar, goes_on, end, doubt)
+    whole = sum(len(curve) == len(ladder.rungs) for curve in curves.values())
+    times = 1.0 if state.epoch_budget is None else max(whole / WHOLE, 1.0)
+    goes_on = bar is None or end + times * doubt >= bar or trial.id == START
+    return Rung(rung, fitness, bar, goes_on, end, doubt, times)
 
 
 def stopped_event(trial: TrialState) -> Event:

@@ -21,6 +21,8 @@ REDUCTION = 3.0
 RECENT = 30
 TURNS = 3
 """So many times `reduction` trials are looked back upon, for whether more than their share went on."""
+WHOLE = 3
+"""Whole trials for each time that a doubt counts, where epochs are what is limited."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ class Rung:
         foretold: the end that was foretold of it, which was held against the bar; None in a journal of before, where
             the fitness was.
         doubt: standard deviation by which that may be off, which was added to it before.
+        times: how often it was added.
     """
 
     epochs: int
@@ -174,6 +177,7 @@ class Rung:
     goes_on: bool
     foretold: float | None = None
     doubt: float = 0.0
+    times: float = 1.0
 
     @property
     def words(self) -> str:
@@ -181,10 +185,14 @@ class Rung:
 
         >>> Rung(10, 0.21, 0.44, False, 0.4, 0.01).words
         '0.4000 ± 0.0100 foretold by 0.2100 at epoch 10, where 0.4400 goes on'
+        >>> Rung(10, 0.21, 0.44, False, 0.4, 0.01, 3.0).words
+        '0.4000 ± 3.0 x 0.0100 foretold by 0.2100 at epoch 10, where 0.4400 goes on'
         """
         own = f"{self.fitness:.4f} at epoch {self.epochs}"
         if self.foretold is not None:
-            own = f"{self.foretold:.4f}{f' ± {self.doubt:.4f}' if self.doubt else ''} foretold by {own}"
+            times = f"{self.times:.1f} x " if self.times > 1 else ""
+            doubt = f" ± {times}{self.doubt:.4f}" if self.doubt else ""
+            own = f"{self.foretold:.4f}{doubt} foretold by {own}"
         return own if self.bar is None else f"{own}, where {self.bar:.4f} goes on"
 
 

@@ -34,6 +34,7 @@ class RunState:
         updated_at: unix seconds of the newest event.
         resources: what each trial gets: the header's, or the newest resume's.
         patience: trials without a better configuration after which the search ends; None for all of its budget.
+        epoch_budget: epochs of all its trials after which the search ends; None for as many as they take.
         confirmations: rounds of confirming, in their order.
     """
 
@@ -47,6 +48,7 @@ class RunState:
     updated_at: float = 0.0
     resources: dict[str, Any] = field(default_factory=dict)
     patience: int | None = None
+    epoch_budget: int | None = None
     confirmations: list[Confirmation] = field(default_factory=list)
     _confirming: int = field(default=0, repr=False)
     _judged: dict[int, list[TrialState]] = field(default_factory=dict, repr=False)
@@ -215,7 +217,9 @@ class RunState:
         self.stopped = None
         self.resources = {**self.resources, **event.get("resources", {})}
         if "patience" in event:
-            self.patience = _patience(event)
+            self.patience = _limit(event, "patience")
+        if "epoch_budget" in event:
+            self.epoch_budget = _limit(event, "epoch_budget")
 
     def _of_a_trial(self, event: Event) -> None:
         kind = event["event"]
@@ -292,10 +296,11 @@ def _begin(event: Event) -> RunState:
         budget=int(event["trials"]),
         updated_at=float(event.get("time", 0.0)),
         resources=dict(event.get("resources") or {}),
-        patience=_patience(event),
+        patience=_limit(event, "patience"),
+        epoch_budget=_limit(event, "epoch_budget"),
     )
 
 
-def _patience(event: Event) -> int | None:
-    """Of a header or a resume; None and 0 are for all of the budget."""
-    return int(event.get("patience") or 0) or None
+def _limit(event: Event, name: str) -> int | None:
+    """Of a header or a resume; None and 0 are for no limit."""
+    return int(event.get(name) or 0) or None

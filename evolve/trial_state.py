@@ -95,6 +95,7 @@ class TrialState:
             bool(event["goes_on"]),
             event.get("foretold"),
             float(event.get("doubt", 0.0)),
+            float(event.get("times", 1.0)),
         )
         if rung.epochs in self.rungs:
             raise JournalError(f"trial {self.id} must be judged once at epoch {rung.epochs}, but it is again")

@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 
 
 def progress_words(state: "RunState", going: str = "running") -> str:
-    """How many trials have come to which end, of how many.
+    """How many trials have come to which end, of how many, and how many epochs they took where those are limited.
 
     Args:
         state: of the run.
@@ -48,7 +48,10 @@ def progress_words(state: "RunState", going: str = "running") -> str:
         f"{len(state.failed)} failed",
         f"{len(state.running)} {going}",
     ]
-    return f"{', '.join(filter(None, parts))}, of {state.budget}"
+    epochs = ""
+    if state.epoch_budget is not None:
+        epochs = f"; {sum(trial.epochs for trial in state.searched)} of {state.epoch_budget} epochs"
+    return f"{', '.join(filter(None, parts))}, of {state.budget}{epochs}"
 
 
 def measured_words(standing: Standing) -> str:

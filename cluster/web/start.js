@@ -26,6 +26,7 @@ function controls({ places, models, searches }) {
     seed: whole(0, 2147483647, 0),
     rungs: el("input", { type: "text", placeholder: "none", pattern: "\\s*[0-9]{1,5}(\\s*,\\s*[0-9]{1,5})*\\s*", spellcheck: "false", autocomplete: "off" }),
     patience: whole(1, 100000, "", { required: false }),
+    epoch_budget: whole(1, 1000000000, "", { required: false }),
     confirm: whole(0, 1000, 0),
     confirm_epochs: whole(1, 10000, "", { required: false }),
     confirm_seeds: whole(1, 1000, 3),
@@ -40,7 +41,7 @@ function controls({ places, models, searches }) {
 
 function wanted(of) {
   const plain = Object.fromEntries(["name", "data", "model", "search", "anchors", "to"].map((key) => [key, of[key].value.trim()]));
-  const numbers = Object.fromEntries(["trials", "epochs", "image_size", "batch_size", "seed", "patience", "confirm", "confirm_epochs", "confirm_seeds", "cpus", "gpus", "concurrent", "nodes", "hours"].map((key) => [key, number(of[key])]));
+  const numbers = Object.fromEntries(["trials", "epochs", "image_size", "batch_size", "seed", "patience", "epoch_budget", "confirm", "confirm_epochs", "confirm_seeds", "cpus", "gpus", "concurrent", "nodes", "hours"].map((key) => [key, number(of[key])]));
   const list = (input) => input.value.split(",").map((each) => each.trim()).filter(Boolean);
   return { ...plain, ...numbers, genes: list(of.genes), rungs: list(of.rungs).map(Number) };
 }
@@ -62,6 +63,7 @@ export async function showStart(view, { signal }) {
     el("details", null, el("summary", null, "Stopping and confirming"), el("div", { class: "fields" },
       field("Judge trials after epochs", of.rungs, "Such as 3, 10: the hopeless end there. Empty: none does."),
       field("Patience, trials", of.patience, "The search ends when so many gave nothing better. Empty: never."),
+      field("Epochs in all", of.epoch_budget, "The search ends when its trials have used them. Empty: as many as they take."),
       field("Confirm the best", of.confirm, "So many are trained again at the end under new seeds, and the start; 0: none."),
       field("Trainings of each", of.confirm_seeds), field("Epochs of each", of.confirm_epochs, "Empty: as a trial's."))),
     el("details", null, el("summary", null, "More settings"), el("div", { class: "fields" },

@@ -237,6 +237,7 @@ def test_a_batch_without_images_is_refused(command: list[str], untouched: Refuse
         (["--gpus", "1.5"], "gpus must be a fraction of one or a whole number, but got 1.5"),
         (["--retries", "-1"], "retries >= 0 must hold, but got -1"),
         (["--patience", "0"], "patience >= 1 must hold, but got 0"),
+        (["--epoch-budget", "0"], "epoch_budget >= 1 must hold, but got 0"),
         (["--precise-bn", "-1"], "precise_bn must be a whole number of at least 0, but got -1"),
         (["--ema-share", "1"], "0 <= ema_share < 1 must hold, but got 1.0"),
     ],

@@ -93,8 +93,12 @@ def test_a_resume_may_change_the_patience_but_not_where_the_search_has_ended(run
         CommandError, match="the search ended after 0 trials: another --patience needs a larger"
     ):
         reopen_run(run_folder, None, patience=9)
-    state = reopen_run(run_folder, 4, patience=9)
-    assert (state.budget, state.patience, state.enough) == (4, 9, None)
+    with pytest.raises(CommandError, match="after 0 trials: another --epoch-budget needs a larger --trials"):
+        reopen_run(run_folder, None, epoch_budget=90)
+    with pytest.raises(CommandError, match=r"epoch_budget >= 0 must hold \(0 for none\), but got -2"):
+        reopen_run(run_folder, 4, epoch_budget=-2)
+    state = reopen_run(run_folder, 4, patience=9, epoch_budget=90)
+    assert (state.budget, state.patience, state.epoch_budget, state.enough) == (4, 9, 90, None)
 
 
 def test_a_resume_may_change_what_each_trial_gets(run_folder: Path) -> None:

@@ -230,9 +230,9 @@ def test_a_trial_whose_outcome_is_there_is_not_judged_any_more(tmp_path: Path) -
 class Judged:
     """Trials of one gene, judged once, at epoch 1 of 2."""
 
-    def __init__(self) -> None:
+    def __init__(self, **limits: int) -> None:
         self.ladder, self.space = Ladder((1, 2), 3.0), Space([Gene("x", 0, 1)])
-        header = {"version": 1, "name": "r", "trials": 99, "space": self.space.to_dict()}
+        header = {"version": 1, "name": "r", "trials": 99, "space": self.space.to_dict(), **limits}
         self.state = fold([{"event": "run", **header}])
 
     def ask(self, number: int, x: float, early: float) -> Rung:
@@ -292,6 +292,27 @@ def test_a_trial_whose_end_nobody_can_tell_has_the_benefit_of_the_doubt() -> Non
     assert unknown.foretold < unknown.bar
     trials.write(49, unknown, 0.31)  # poor: its like are known now
     assert not trials.ask(50, 0.99, 0.3).goes_on
+
+
+def test_where_epochs_are_limited_the_doubt_counts_the_more_the_more_trials_are_whole() -> None:
+    found = {}
+    for budget in (0, 500):
+        trials, rng = Judged(epoch_budget=budget), np.random.default_rng(0)
+        for number in range(36):
+            early = 0.3 + 0.01 * float(rng.random())
+            judged = trials.ask(number, float(rng.random()), early)
+            assert judged.times == (max(1.0, (number + 1) // 2 / 3) if budget else 1.0)
+            trials.write(
+                number, replace(judged, goes_on=number % 2 == 0), early + 0.2 + 0.01 * float(rng.normal())
+            )
+        found[budget] = trials.ask(36, 0.5, 0.28)
+    plain, grown = found[0], found[500]
+    assert (plain.foretold, plain.doubt, plain.bar) == (grown.foretold, grown.doubt, grown.bar)
+    assert (plain.goes_on, grown.goes_on) == (False, True)
+    assert grown.times == 6
+    assert " ± 6.0 x 0.0" in grown.words
+    trials.write(36, grown, 0.5)
+    assert trials.state.trials[36].rungs[1] == grown
 
 
 def test_a_rung_that_was_missed_does_not_shift_the_others(tmp_path: Path) -> None:

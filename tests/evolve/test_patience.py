@@ -9,19 +9,20 @@ import pytest
 from evolve import Gene, Journal, Space, fold, read_journal
 from evolve.confirm import Plan
 from evolve.ledger import Ledger
-from evolve.patience import enough_event, fruitless
+from evolve.patience import enough_event, expected_epochs, fruitless
 from evolve.report import build_page
 from evolve.report_view import build_view
 from evolve.run_state import RunState
 from evolve.search_settings import SearchSettings
 from evolve.trainable import Outcome
+from evolve.wording import progress_words
 
 pytestmark = pytest.mark.ray
 
 SPACE = Space([Gene("x", 0, 1), Gene("y", 0, 1)])
 
 
-def begin(folder: Path, trials: int, patience: int, **more: Any) -> Journal:
+def begin(folder: Path, trials: int, **more: Any) -> Journal:
     header = {
         "event": "run",
         "version": 1,
@@ -30,11 +31,7 @@ def begin(folder: Path, trials: int, patience: int, **more: Any) -> Journal:
         "seed": 0,
         "space": SPACE.to_dict(),
     }
-    header |= {
-        "search": SearchSettings(replicas=1).to_dict(),
-        "settings": {"epochs": 2},
-        "patience": patience,
-    }
+    header |= {"search": SearchSettings(replicas=1).to_dict(), "settings": {"epochs": 2}}
     journal = Journal(folder / "journal.jsonl")
     journal.append({**header, **more})
     return journal
@@ -45,8 +42,14 @@ def play(ledger: Ledger, fitness: dict[int, float]) -> list[int]:
     ran = []
     while (assignment := ledger.next_assignment()) is not None:
         ran.append(assignment.trial)
-        ledger.ended(assignment.trial, Outcome(fitness.get(assignment.trial, 0.1), seconds=1.0))
+        end(ledger, assignment.trial, fitness.get(assignment.trial, 0.1))
     return ran
+
+
+def end(ledger: Ledger, trial: int, fitness: float = 0.1) -> None:
+    """A trial was trained for its two epochs."""
+    row = {"fitness": fitness}
+    ledger.ended(trial, Outcome(fitness, row, [row, row], seconds=1.0))
 
 
 def run(*rows: dict[str, Any], **header: Any) -> RunState:
@@ -142,6 +145,45 @@ def test_repetitions_and_open_trials_are_no_tries_and_failures_are() -> None:
     assert enough_event(state) is not None
     state.apply({"event": "resume", "trials": 99, "patience": 0})
     assert enough_event(state) is None
+
+
+def test_a_search_ends_when_its_trials_have_used_their_epochs_and_goes_on_with_more(tmp_path: Path) -> None:
+    with begin(tmp_path, trials=50, epoch_budget=9) as journal:
+        ledger = Ledger(tmp_path, journal)
+        assert play(ledger, {}) == list(range(5))  # four have used 8
+        assert ledger.complete
+        assert ledger.state.enough == "the budget of 9 epochs is used up"
+        assert progress_words(ledger.state).endswith("0 running, of 5; 10 of 9 epochs")
+        journal.append({"event": "resume", "trials": 50})
+        assert play(Ledger(tmp_path, journal), {}) == []
+        journal.append({"event": "resume", "trials": 50, "epoch_budget": 16})
+        assert play(Ledger(tmp_path, journal), {}) == [5, 6, 7]
+        journal.append({"event": "resume", "trials": 10, "epoch_budget": 0})
+        ledger = Ledger(tmp_path, journal)
+        assert play(ledger, {}) == [8, 9]
+        assert (ledger.state.enough, ledger.complete) == (None, True)
+
+
+def test_trials_under_way_are_expected_to_use_as_many_epochs_as_others_did(tmp_path: Path) -> None:
+    with begin(tmp_path, trials=50, epoch_budget=9) as journal:
+        ledger = Ledger(tmp_path, journal)
+        for _ in range(5):
+            assert ledger.next_assignment() is not None
+        assert expected_epochs(ledger.state) == 10  # none has ended: as many as a whole trial has
+        assert ledger.next_assignment() is None
+        assert not ledger.complete
+        for number in range(5):
+            end(ledger, number)
+        assert ledger.complete
+
+
+def test_what_is_confirmed_comes_on_top_of_the_epochs(tmp_path: Path) -> None:
+    plan = Plan(1, epochs=2, seeds=2)
+    with begin(tmp_path, trials=50, epoch_budget=6, confirm=plan.to_dict()) as journal:
+        ledger = Ledger(tmp_path, journal)
+        assert play(ledger, {1: 0.5}) == list(range(3 + 4))
+        assert expected_epochs(ledger.state) == 6
+        assert ledger.complete
 
 
 def test_with_several_objectives_a_trial_that_joins_the_front_is_a_gain() -> None:

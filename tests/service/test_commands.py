@@ -191,7 +191,7 @@ def test_an_evolution_is_started_watched_and_stopped_from_afar(
         "1",
     ]
     there = ["--server", live.url]
-    short = ["--name", "short", "--epochs", "1,2", "--trials", "4", "--patience", "2"]
+    short = ["--name", "short", "--epochs", "1,2", "--trials", "4", "--patience", "2", "--epoch-budget", "99"]
     confirm = ["--confirm", "1", "--confirm-seeds", "1", "--confirm-epochs", "3"]
     assert run([*there, "evolve", "digits", *tiny, *short, *confirm, "--follow"]) == 0
     captured = capsys.readouterr()
@@ -200,7 +200,7 @@ def test_an_evolution_is_started_watched_and_stopped_from_afar(
     with ServiceClient(live.url) as client:
         short_run = client.evolution("short")
     header = json.loads((live.runs / "short" / "journal.jsonl").read_text().splitlines()[0])
-    assert (header["ladder"]["rungs"], header["patience"]) == ([1, 2], 2)
+    assert (header["ladder"]["rungs"], header["patience"], header["epoch_budget"]) == ([1, 2], 2, 99)
     assert short_run.winner is not None
     assert (short_run.winner.confirmed, short_run.winner.epochs, short_run.winner.runs) == (True, 3, 1)
     assert run([*there, "export", "short", "--to", str(tmp_path / "out")]) == 0

@@ -97,9 +97,12 @@ def test_a_search_that_had_enough_is_finished_and_says_why(serve: Serve, record:
 
 
 def test_stopping_and_confirming_are_handed_over_as_the_command_knows_them(tmp_path: Path) -> None:
-    new = NewEvolution(data="digits", name="night", epochs=30, rungs=[3, 10], patience=20, confirm=2)
+    new = NewEvolution(
+        data="digits", name="night", epochs=30, rungs=[3, 10], patience=20, epoch_budget=900, confirm=2
+    )
     words = evolve_words(new, "digits", "yolov5s", tmp_path / "night")
-    for option, value in (("--epochs", "3,10,30"), ("--patience", "20"), ("--confirm", "2")):
+    wanted = {"--epochs": "3,10,30", "--patience": "20", "--epoch-budget": "900", "--confirm": "2"}
+    for option, value in wanted.items():
         assert words[words.index(option) + 1] == value
     assert "--confirm-epochs" not in words
     with pytest.raises(
