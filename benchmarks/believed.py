@@ -1,0 +1,133 @@
+"""What a search with a ladder believes of places where it has not been, held against evolutions that have.
+
+    python -m benchmarks.believed [JOURNAL JOURNAL...] [--asked 24,28,32,38,44] [--times 0,0.5,1,2,4]
+
+Each journal is of an evolution of the same genes and data under a seed of its own, such as
+`python -m benchmarks.ladder_trained run --rules ladder --journals FOLDER` has kept; without any, four of trainings on
+BCCD (96 px, 40 epochs, one at a time), of which what a search is told was kept. After so many trials were asked,
+the process that screens children, with its usual prior, is fitted to what the search knows, and foretells
+all trials of the other evolutions. Of those the fitness counts, or what is foretold of them at their evolution's
+end. No training is needed: what a change of how stopped trials are taken does is seen in seconds.
+
+`--times` multiplies the noise with which the search takes a stopped trial; inf leaves stopped trials out. Columns:
+mean error and root mean square error, mean log likelihood, Spearman's rank correlation over all trials and over the
+best quarter of them, and the mean fitness of the three and ten trials with the highest expected improvement.
+"""
+
+import argparse
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from evolve import read_journal
+from evolve.journal import Event
+from evolve.search import GeneticSearch, search_from_events
+from evolve.surrogate import Process, fit_kernel, log_improvement, score_scale, standard_scores
+
+Points = NDArray[np.float64]
+JOURNALS = Path(__file__).parent / "data" / "bccd_ladders"
+_LEAST = 12  # whole trials, before anything is fitted
+_SHARE = 0.5  # of what is foretold to scatter that enters the process as noise, in `evolve.screening`
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a search knows of its trials.
+
+    Attributes:
+        features: (N, F) of their genes.
+        fitness: (N,) measured or foretold.
+        scatter: (N,) of what is foretold; 0 where it was measured.
+    """
+
+    features: Points
+    fitness: Points
+    scatter: Points
+
+    @classmethod
+    def of(cls, events: list[Event]) -> "Known":
+        """From a journal, or the beginning of one."""
+        search = search_from_events(events)
+        if not isinstance(search, GeneticSearch):
+            raise TypeError("a journal of the genetic search is needed")
+        history = search._history()
+        told = [trial for trial in sorted(history.told) if history.told[trial] is not None]
+        return cls(search.space.features(history.stack(told)), *history.believed(told))
+
+    def believe(self, places: Points, times: float) -> tuple[Points, Points]:
+        """Mean (M,) and deviation (M,) of a look at places (M, F), by a process with so many times the noise."""
+        kept = np.isfinite(times) | (self.scatter == 0)
+        features, fitness = self.features[kept], self.fitness[kept]
+        scores, scale = standard_scores(fitness), score_scale(fitness)
+        noise = (_SHARE * (times if math.isfinite(times) else 0.0) * self.scatter[kept] / scale) ** 2
+        kernel = fit_kernel(features, scores, noise)
+        mean, deviation = Process(kernel, features, scores, noise).predict(places)
+        top = int(np.argmax(fitness))
+        return (mean - scores[top]) * scale + fitness[top], np.sqrt(deviation**2 + kernel.noise) * scale
+
+
+def beginning(events: list[Event], asked: int) -> list[Event]:
+    """A journal until so many trials were asked."""
+    return list(takewhile(lambda event: event["event"] != "ask" or event["trial"] < asked, events))
+
+
+def judge(mean: Points, deviation: Points, true: Points, best: float) -> list[float]:
+    """The columns, for foretold trials (M,), where `best` is the best that the search has."""
+    error = (true - mean) / deviation
+    good = true >= np.quantile(true, 0.75)
+    promising = np.argsort(-log_improvement(mean, deviation, best))
+    return [
+        float(np.mean(mean - true)),
+        float(np.sqrt(np.mean((mean - true) ** 2))),
+        float(np.mean(-0.5 * error**2 - np.log(deviation) - 0.5 * math.log(2 * math.pi))),
+        float(spearmanr(mean, true)[0]),
+        float(spearmanr(mean[good], true[good])[0]),
+        float(true[promising[:3]].mean()),
+        float(true[promising[:10]].mean()),
+    ]
+
+
+def rows(journals: list[Path], asked: list[int], times: list[float]) -> Iterator[tuple[float, list[float]]]:
+    """Of each evolution, moment and multiple: the multiple and the columns."""
+    events = [list(read_journal(path)) for path in journals]
+    ends = [Known.of(each) for each in events]
+    for number, (mine, end) in enumerate(zip(events, ends, strict=True)):
+        others = [each for place, each in enumerate(ends) if place != number]
+        places = np.vstack([each.features for each in others])
+        true = np.concatenate([each.fitness for each in others])
+        for count in asked:
+            if len(end.fitness) < count:
+                continue
+            known = Known.of(list(takewhile(lambda e, n=count: e["event"] != "ask" or e["trial"] < n, mine)))
+            whole = known.scatter == 0
+            if whole.sum() >= _LEAST:
+                for each in times:
+                    yield each, judge(*known.believe(places, each), true, float(known.fitness[whole].max()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("journals", type=Path, nargs="*", default=sorted(JOURNALS.glob("*.jsonl")))
+    parser.add_argument("--asked", default="24,28,32,38,44")
+    parser.add_argument("--times", default="0,0.5,1,2,4,inf")
+    options = parser.parse_args()
+    asked = [int(word) for word in options.asked.split(",")]
+    times = [float(word) for word in options.times.split(",")]
+    found: dict[float, list[list[float]]] = {}
+    for each, columns in rows(options.journals, asked, times):
+        found.setdefault(each, []).append(columns)
+    print("| times | fits | error | rms | log likelihood | rank | of the good | best 3 | best 10 |")
+    print(f"|{'---|' * 9}")
+    for each, table in found.items():
+        mean = np.mean(table, axis=0)
+        print(f"| {each:g} | {len(table)} | {' | '.join(f'{value:.3f}' for value in mean)} |")
+
+
+if __name__ == "__main__":
+    main()
