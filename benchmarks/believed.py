@@ -27,13 +27,13 @@ from scipy.stats import spearmanr
 
 from evolve import read_journal
 from evolve.journal import Event
+from evolve.screening import _FORETOLD
 from evolve.search import GeneticSearch, search_from_events
 from evolve.surrogate import Process, fit_kernel, log_improvement, score_scale, standard_scores
 
 Points = NDArray[np.float64]
 JOURNALS = Path(__file__).parent / "data" / "bccd_ladders"
 _LEAST = 12  # whole trials, before anything is fitted
-_SHARE = 0.5  # of what is foretold to scatter that enters the process as noise, in `evolve.screening`
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Known:
         kept = np.isfinite(times) | (self.scatter == 0)
         features, fitness = self.features[kept], self.fitness[kept]
         scores, scale = standard_scores(fitness), score_scale(fitness)
-        noise = (_SHARE * (times if math.isfinite(times) else 0.0) * self.scatter[kept] / scale) ** 2
+        noise = (_FORETOLD * (times if math.isfinite(times) else 0.0) * self.scatter[kept] / scale) ** 2
         kernel = fit_kernel(features, scores, noise)
         mean, deviation = Process(kernel, features, scores, noise).predict(places)
         top = int(np.argmax(fitness))
