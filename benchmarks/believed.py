@@ -1,6 +1,6 @@
 """What a search with a ladder believes of places where it has not been, held against evolutions that have.
 
-    python -m benchmarks.believed [JOURNAL JOURNAL...] [--asked 24,28,32,38,44] [--times 0,0.5,1,2,4]
+    python -m benchmarks.believed [JOURNAL JOURNAL...] [--asked 24,28,32,38,44] [--times 0,0.5,1,2,4,chosen]
 
 Each journal is of an evolution of the same genes and data under a seed of its own, such as
 `python -m benchmarks.ladder_trained run --rules ladder --journals FOLDER` has kept; without any, four of trainings on
@@ -9,9 +9,10 @@ the process that screens children, with its usual prior, is fitted to what the s
 all trials of the other evolutions. Of those the fitness counts, or what is foretold of them at their evolution's
 end. No training is needed: what a change of how stopped trials are taken does is seen in seconds.
 
-`--times` multiplies the noise with which the search takes a stopped trial; inf leaves stopped trials out. Columns:
-mean error and root mean square error, mean log likelihood, Spearman's rank correlation over all trials and over the
-best quarter of them, and the mean fitness of the three and ten trials with the highest expected improvement.
+`--times` multiplies the noise with which the search takes a stopped trial; `chosen` is by what the search itself
+multiplies it, inf leaves stopped trials out. Columns: mean error and root mean square error, mean log likelihood,
+Spearman's rank correlation over all trials and over the best quarter of them, and the mean fitness of the three and
+ten trials with the highest expected improvement.
 """
 
 import argparse
@@ -29,7 +30,8 @@ from evolve import read_journal
 from evolve.journal import Event
 from evolve.screening import _FORETOLD
 from evolve.search import GeneticSearch, search_from_events
-from evolve.surrogate import Process, fit_kernel, log_improvement, score_scale, standard_scores
+from evolve.surrogate import Prior, Process, fit_kernel, log_improvement, score_scale, standard_scores
+from evolve.trust import fit_trusting
 
 Points = NDArray[np.float64]
 JOURNALS = Path(__file__).parent / "data" / "bccd_ladders"
@@ -60,13 +62,23 @@ class Known:
         told = [trial for trial in sorted(history.told) if history.told[trial] is not None]
         return cls(search.space.features(history.stack(told)), *history.believed(told))
 
-    def believe(self, places: Points, times: float) -> tuple[Points, Points]:
-        """Mean (M,) and deviation (M,) of a look at places (M, F), by a process with so many times the noise."""
-        kept = np.isfinite(times) | (self.scatter == 0)
+    def believe(self, places: Points, times: float | None) -> tuple[Points, Points]:
+        """Mean (M,) and deviation (M,) of a look at places (M, F).
+
+        Args:
+            places: as features.
+            times: by what the noise of stopped trials is multiplied; None as the search chooses.
+        """
+        kept = (self.scatter == 0) | (times is None or math.isfinite(times))
         features, fitness = self.features[kept], self.fitness[kept]
         scores, scale = standard_scores(fitness), score_scale(fitness)
-        noise = (_FORETOLD * (times if math.isfinite(times) else 0.0) * self.scatter[kept] / scale) ** 2
-        kernel = fit_kernel(features, scores, noise)
+        noise = (_FORETOLD * self.scatter[kept] / scale) ** 2
+        if times is None:
+            kernel, factor = fit_trusting(features, scores, noise, Prior())
+            noise = noise * factor
+        else:
+            noise = noise * (times**2 if math.isfinite(times) else 0.0)
+            kernel = fit_kernel(features, scores, noise)
         mean, deviation = Process(kernel, features, scores, noise).predict(places)
         top = int(np.argmax(fitness))
         return (mean - scores[top]) * scale + fitness[top], np.sqrt(deviation**2 + kernel.noise) * scale
@@ -93,7 +105,9 @@ def judge(mean: Points, deviation: Points, true: Points, best: float) -> list[fl
     ]
 
 
-def rows(journals: list[Path], asked: list[int], times: list[float]) -> Iterator[tuple[float, list[float]]]:
+def rows(
+    journals: list[Path], asked: list[int], times: list[float | None]
+) -> Iterator[tuple[float | None, list[float]]]:
     """Of each evolution, moment and multiple: the multiple and the columns."""
     events = [list(read_journal(path)) for path in journals]
     ends = [Known.of(each) for each in events]
@@ -115,18 +129,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("journals", type=Path, nargs="*", default=sorted(JOURNALS.glob("*.jsonl")))
     parser.add_argument("--asked", default="24,28,32,38,44")
-    parser.add_argument("--times", default="0,0.5,1,2,4,inf")
+    parser.add_argument("--times", default="0,0.5,1,2,4,8,inf,chosen")
     options = parser.parse_args()
     asked = [int(word) for word in options.asked.split(",")]
-    times = [float(word) for word in options.times.split(",")]
-    found: dict[float, list[list[float]]] = {}
+    times = [None if word == "chosen" else float(word) for word in options.times.split(",")]
+    found: dict[float | None, list[list[float]]] = {}
     for each, columns in rows(options.journals, asked, times):
         found.setdefault(each, []).append(columns)
     print("| times | fits | error | rms | log likelihood | rank | of the good | best 3 | best 10 |")
     print(f"|{'---|' * 9}")
     for each, table in found.items():
         mean = np.mean(table, axis=0)
-        print(f"| {each:g} | {len(table)} | {' | '.join(f'{value:.3f}' for value in mean)} |")
+        name = "chosen" if each is None else f"{each:g}"
+        print(f"| {name} | {len(table)} | {' | '.join(f'{value:.3f}' for value in mean)} |")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "data" / "search_results.jsonl"
 OURS, PUBLISHED = "beagle", "v7.0"
 SOURCES = (
     *("brood", "failures", "gene", "growing", "operators", "plain_breeding", "racing", "screening"),
-    *("search", "search_base", "search_settings", "space", "surrogate"),
+    *("search", "search_base", "search_settings", "space", "surrogate", "trust"),
 )
 Cell = tuple[str, str, int, int]
 Chosen = dict[tuple[str, str, int], float]

@@ -24,11 +24,11 @@ from evolve.surrogate import (
     Kernel,
     Prior,
     Process,
-    fit_kernel,
     log_improvement,
     score_scale,
     standard_scores,
 )
+from evolve.trust import fit_trusting
 
 _PARENTS = 10
 _GROWTH = 1.04  # of the told trials, until the kernel is fitted again
@@ -98,7 +98,7 @@ class Screener:
     """Chooses among children; it keeps nothing but each mind's last kernel, which it could fit again."""
 
     def __init__(self) -> None:
-        self._fitted: dict[int, tuple[tuple[int, ...], Kernel]] = {}
+        self._fitted: dict[int, tuple[tuple[int, ...], Kernel, float]] = {}
 
     def propose(self, rng: np.random.Generator, history: History) -> tuple[Config, Origin]:
         """The child that promises most, or a leading configuration once more.
@@ -166,8 +166,8 @@ class Screener:
             finished = sorted({*fittest[: _MODELLED // 2], *finished[-_MODELLED // 2 :]})
         features = space.features(history.stack(finished))
         scores, extra = _looks(history, finished)
-        kernel = self._kernel(history, mind, finished)
-        process = _with_earlier(history, kernel, features, scores, extra)
+        kernel, factor = self._kernel(history, mind, finished)
+        process = _with_earlier(history, kernel, features, scores, extra * factor)
         opened = space.features(history.stack(history.opened()))
         means = process.mean(features)
         expected = process.mean(opened) if len(opened) else means
@@ -181,8 +181,12 @@ class Screener:
             fails=Failures.learn(features, space.features(history.stack(failed))) if failed else None,
         )
 
-    def _kernel(self, history: History, mind: int, finished: list[int]) -> Kernel:
-        """Fitted to the first finished trials, as many as a geometric series allows, and to nothing told besides."""
+    def _kernel(self, history: History, mind: int, finished: list[int]) -> tuple[Kernel, float]:
+        """Fitted to the first finished trials, as many as a geometric series allows, and to nothing told besides.
+
+        Returns:
+            (the kernel, by what the variances of foretold looks are multiplied)
+        """
         size = min(4, len(finished))
         while max(int(size * _GROWTH), size + 1) <= len(finished):
             size = max(int(size * _GROWTH), size + 1)
@@ -192,9 +196,9 @@ class Screener:
             scores, extra = _looks(history, finished[:size])
             rows = np.argsort(-scores, kind="stable")[:_FITTED]
             features = history.space.features(history.stack([first[row] for row in rows]))
-            known = first, fit_kernel(features, scores[rows], extra[rows], _MINDS[mind].prior)
+            known = first, *fit_trusting(features, scores[rows], extra[rows], _MINDS[mind].prior)
             self._fitted[mind] = known
-        return known[1]
+        return known[1:]
 
 
 def _looks(history: History, trials: list[int]) -> tuple[Points, Points]:

@@ -177,6 +177,25 @@ class _Likelihood:
         return -likelihood, -(gradient - offset / self.spread)
 
 
+def left_out(kernel: Kernel, points: Points, scores: Points, extra: Points) -> Points:
+    """Log density (N,), but for a constant, of each score foretold from all the others.
+
+    Source: Rasmussen and Williams 2006, "Gaussian processes for machine learning", equations 5.10 to 5.12.
+
+    Args:
+        kernel: of the process.
+        points: (N, F).
+        scores: (N,).
+        extra: as in `fit_kernel`.
+    """
+    total = kernel.between(points, points) + np.diag(kernel.noise + extra + _JITTER)
+    inverse = cho_solve(cho_factor(total, lower=True), np.eye(len(points)))
+    variance = 1.0 / np.diag(inverse)
+    error = (inverse @ scores) * variance
+    density: Points = -0.5 * (error**2 / variance + np.log(variance))
+    return density
+
+
 class Process:
     """A Gaussian process given its looks at a function."""
 
