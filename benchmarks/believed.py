@@ -118,7 +118,7 @@ def rows(
         for count in asked:
             if len(end.fitness) < count:
                 continue
-            known = Known.of(list(takewhile(lambda e, n=count: e["event"] != "ask" or e["trial"] < n, mine)))
+            known = Known.of(beginning(mine, count))
             whole = known.scatter == 0
             if whole.sum() >= _LEAST:
                 for each in times:
