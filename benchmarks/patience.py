@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.ladder import FIRST_SEED, Simulation, build_problem, header
+from benchmarks.ladder import FIRST_SEED, Simulation, header
+from benchmarks.ladder_problems import build_problem
 from evolve import Journal, RunState, fold, read_journal
 from evolve.ledger import Ledger
 from evolve.patience import fruitless

@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 from evolve.foretell import foretell_from
-from evolve.ladder import WHOLE, Ladder, Rung
+from evolve.ladder import WHOLE, Ladder, Rung, best_fitness
 from evolve.racing import START
 from evolve.run_state import RunState
 from evolve.space import Space
@@ -68,6 +68,17 @@ def stopped_event(trial: TrialState) -> Event:
         "seconds": sum(known) if len(known) == len(seconds) else None,
         "curve": [trial.rungs[rung].fitness for rung in sorted(trial.rungs)],
     }
+
+
+def ended_curve(trial: TrialState, ladder: Ladder | None, fitness: float | None) -> list[float]:
+    """The best fitness up to each rung of a trial that has ended by itself, and its fitness.
+
+    Empty without a ladder, of a trial that failed or confirms, and where nothing finite was measured by a rung.
+    """
+    if ladder is None or fitness is None or trial.confirms is not None:
+        return []
+    until = [best_fitness(trial.reports, rung) for rung in ladder.judged]
+    return [] if None in until else [*(value for value in until if value is not None), fitness]
 
 
 def _curve(trial: TrialState, ladder: Ladder) -> list[float]:

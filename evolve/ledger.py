@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from evolve.confirm import confirm_event, confirmation_due, next_confirmation
 from evolve.costs import costs_of, objectives_of
 from evolve.journal import Event, Journal, JournalError, RunState, TrialState, fold, read_journal
-from evolve.judging import judge, stopped_event
+from evolve.judging import ended_curve, judge, stopped_event
 from evolve.ladder import best_fitness
 from evolve.patience import enough_event
 from evolve.run_state import DRIVER_RESTARTED
@@ -251,7 +251,7 @@ class Ledger:
             self._report(trial, epoch, metrics)  # it has ended by itself, so it is judged no more
         fitness = outcome.fitness if outcome.fitness is not None and math.isfinite(outcome.fitness) else None
         reason = None if fitness is not None else outcome.reason or "the fitness is not a finite number"
-        curve = self._curve(trial, fitness)
+        curve = ended_curve(trial, self._ladder, fitness)
         written = self._write(
             {
                 "event": "tell",
@@ -270,13 +270,6 @@ class Ledger:
             self._search.measured(number, costs_of(outcome.result))
             self._search.tell(number, fitness, curve)
             self._give_up_if_hopeless()
-
-    def _curve(self, trial: TrialState, fitness: float | None) -> list[float]:
-        """The best fitness up to each rung of a trial that has ended by itself; empty without a ladder."""
-        if self._ladder is None or fitness is None or trial.confirms is not None:
-            return []
-        until = [best_fitness(trial.reports, rung) for rung in self._ladder.judged]
-        return [] if None in until else [*(value for value in until if value is not None), fitness]
 
     def stop(self, reason: str) -> None:
         """Write that the driver stops before the budget is used up."""
