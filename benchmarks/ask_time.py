@@ -1,10 +1,11 @@
 """How long an ask takes after many trials, on the detector's own 23 genes.
 
-    python -m benchmarks.ask_time [--trials 300,1000] [--ladder]
+    python -m benchmarks.ask_time [--trials 300,1000] [--ladder | --objectives]
 
 CPU seconds of one core: the first ask, which fits the surrogate, and the median of the nine after it. The import of
 scipy, a third of a second once a run, is left out. With `--ladder` two thirds of the trials were stopped at each of
-two rungs, and what each would have been worth is foretold.
+two rungs, and what each would have been worth is foretold. With `--objectives` fitness is weighed against latency,
+otherwise at each ask, so each fits the surrogate anew.
 """
 
 import argparse
@@ -14,20 +15,26 @@ import numpy as np
 
 from beagle.genes import build_space
 from evolve import GeneticSearch, Trial
+from evolve.pareto_search import ParetoSearch
 from evolve.screening import Screener
 from trainer.config import Hyperparameters
+
+OBJECTIVES = ("fitness", "latency")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--trials", default="300,1000")
-    parser.add_argument("--ladder", action="store_true")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--ladder", action="store_true")
+    kinds.add_argument("--objectives", action="store_true")
     options = parser.parse_args()
     Screener()
     space = build_space((), None, Hyperparameters())
     print("| trials told | first ask, s | median of nine more, s |\n|---|---|---|")
     for count in map(int, options.trials.split(",")):
-        rng, search = np.random.default_rng(0), GeneticSearch(space)
+        rng = np.random.default_rng(0)
+        search = ParetoSearch(space, objectives=OBJECTIVES) if options.objectives else GeneticSearch(space)
         for number in range(count):
             unit = rng.random(len(space))
             search.adopt(Trial(number, space.decode(unit) if number else space.start))
@@ -37,12 +44,14 @@ def main() -> None:
                 curve = [fitness * (0.4 + 0.1 * unit[0]), fitness * 0.7, fitness][:reached]
                 search.tell(number, curve[-1], curve, stopped=reached < 3)
             else:
+                search.measured(number, {"latency": float(unit[0] + unit[1])})
                 search.tell(number, fitness)
         seconds = []
         for _ in range(10):
             begin = time.process_time()
             trial = search.ask()
             seconds.append(time.process_time() - begin)
+            search.measured(trial.id, {"latency": float(rng.random())})
             search.tell(trial.id, float(rng.random()))
         print(f"| {count} | {seconds[0]:.2f} | {np.median(seconds[1:]):.3f} |", flush=True)
 

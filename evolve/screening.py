@@ -2,8 +2,8 @@
 
 The process learns from every trial: noise from configurations tried twice or close together, where trials fail from
 those that failed; and of the open ones it believes what it would have said itself. Its hyperparameters are fitted
-anew when the told trials have grown by 4 %, to the first of them by number, so that a proposal depends on what was
-told and never on when it was asked.
+anew when the told trials have grown by 4 %, to the first of them by number, and when something else is known of
+these, so that a proposal depends on what was told and never on when it was asked.
 """
 
 import math
@@ -42,6 +42,10 @@ _FORETOLD = 0.5  # of a foretold fitness's scatter: the process's own noise cove
 _CROWDED = 1e6  # taken from the promise of a child beside an open trial: it is a last resort
 _RACE_EVERY = 8  # asks between two repeated trials
 _RACE_FROM = 24  # asks, of which half were told
+
+
+_Known = tuple[tuple[int, float | tuple[float, ...] | None], ...]
+"""Trials, and what is known of each."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +99,10 @@ class _Belief:
 
 
 class Screener:
-    """Chooses among children; it keeps nothing but each mind's last kernel, which it could fit again."""
+    """Chooses among children; it keeps nothing but what each mind fitted last, which it could fit again."""
 
     def __init__(self) -> None:
-        self._fitted: dict[int, tuple[tuple[int, ...], Kernel, float]] = {}
+        self._fitted: dict[int, tuple[_Known, Kernel, float]] = {}
 
     def propose(self, rng: np.random.Generator, history: History) -> tuple[Config, Origin]:
         """The child that promises most, or a leading configuration once more.
@@ -190,15 +194,21 @@ class Screener:
         size = min(4, len(finished))
         while max(int(size * _GROWTH), size + 1) <= len(finished):
             size = max(int(size * _GROWTH), size + 1)
-        first = tuple(finished[:size])
-        known = self._fitted.get(mind)
-        if known is None or known[0] != first:
-            scores, extra = _looks(history, finished[:size])
+        first = finished[:size]
+        known = tuple((trial, _known(history, trial)) for trial in first)
+        fitted = self._fitted.get(mind)
+        if fitted is None or fitted[0] != known:
+            scores, extra = _looks(history, first)
             rows = np.argsort(-scores, kind="stable")[:_FITTED]
             features = history.space.features(history.stack([first[row] for row in rows]))
-            known = first, *fit_trusting(features, scores[rows], extra[rows], _MINDS[mind].prior)
-            self._fitted[mind] = known
-        return known[1:]
+            fitted = known, *fit_trusting(features, scores[rows], extra[rows], _MINDS[mind].prior)
+            self._fitted[mind] = fitted
+        return fitted[1:]
+
+
+def _known(history: History, trial: int) -> float | tuple[float, ...] | None:
+    """What is known of a told trial itself: its fitness, or how far it came where it is not whole."""
+    return history.curves[trial] if trial in history.doubts else history.told[trial]
 
 
 def _looks(history: History, trials: list[int]) -> tuple[Points, Points]:

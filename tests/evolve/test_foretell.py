@@ -1,11 +1,12 @@
 """What is believed of trials that were stopped: right on average, honest in its width, and never the best."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 
-from evolve import Gene, GeneticSearch, SearchError, Space
+from evolve import Gene, GeneticSearch, SearchError, SearchSettings, Space, search_from_events
 from evolve.foretell import foretell, foretell_from
 from evolve.ladder import Ladder
 from evolve.samplers import build_sampler
@@ -160,6 +161,52 @@ def test_a_search_goes_by_what_is_foretold_and_never_takes_a_stopped_trial_for_t
     restored = type(search).from_state(json.loads(json.dumps(search.state())))
     assert restored.state() == search.state()
     assert restored.ask() == search.ask()
+
+
+def climb_at_once(search: GeneticSearch, asked: int) -> list[dict[str, Any]]:
+    """Eight trials at once climb two rungs, and the poorer half is stopped at each: the journal's events."""
+    rng = np.random.default_rng(7)
+    found: list[dict[str, Any]] = [
+        {"event": "run", "seed": search.seed, "space": SPACE.to_dict(), "search": search.settings_dict()}
+    ]
+    at: dict[int, list[float]] = {}
+    bars: list[list[float]] = [[], []]
+    while len(search.trials) < asked or at:
+        while len(at) < 8 and len(search.trials) < asked:
+            trial = search.ask()
+            at[trial.id] = []
+            found.append({"event": "ask", "trial": trial.id, "config": trial.config, "origin": trial.origin})
+        number = int(rng.choice(list(at)))
+        config, curve = search.trials[number].config, at[number]
+        height = 1 - (config["x"] - 0.8) ** 2 - (config["y"] - 0.6) ** 2 + 0.02 * rng.normal()
+        curve.append(max([height * (0.4, 0.7, 1.0)[len(curve)], *curve]))
+        stopped = len(curve) < 3 and curve[-1] < np.median([*bars[len(curve) - 1], curve[-1]])
+        if len(curve) < 3:
+            bars[len(curve) - 1].append(curve[-1])
+        if len(curve) < 3 and not stopped:
+            search.climb(number, curve[-1])
+            found.append({"event": "rung", "trial": number, "fitness": curve[-1], "goes_on": True})
+            continue
+        search.tell(number, curve[-1], curve, stopped=stopped)
+        status = (
+            {"status": "stopped", "fitness": None}
+            if stopped
+            else {"status": "finished", "fitness": curve[-1]}
+        )
+        found.append({"event": "tell", "trial": number, "curve": at.pop(number), **status})
+    return found
+
+
+def test_a_search_whose_trials_climb_at_once_is_replayed_as_it_was_at_every_ask() -> None:
+    """A driver that died at any moment goes on as the unbroken one would, whatever its kernels were fitted to."""
+    search = GeneticSearch(SPACE, seed=6, settings=SearchSettings(replicas=1))
+    found = json.loads(json.dumps(climb_at_once(search, 70)))
+    asks = [place for place, event in enumerate(found) if event["event"] == "ask"]
+    for place in asks[20::4]:
+        replayed = search_from_events(found[:place])
+        trial = replayed.ask()
+        assert (trial.id, trial.config) == (found[place]["trial"], found[place]["config"])
+        assert type(replayed).from_state(json.loads(json.dumps(replayed.state()))).ask() == replayed.ask()
 
 
 def test_stopped_trials_lead_the_search_to_where_their_curves_are_high() -> None:
