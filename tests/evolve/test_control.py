@@ -1,15 +1,17 @@
 """Speaking to a driver through its run folder."""
 
+import fcntl
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from evolve import EvolveError, Journal
-from evolve.control import ask_to_stop, driver_of, forget_stop, requested_stop
+from evolve.control import LOCK_NAME, ask_to_stop, driver_of, forget_stop, requested_stop
 
 
 def test_a_request_is_there_until_it_is_forgotten(tmp_path: Path) -> None:
@@ -33,6 +35,16 @@ def test_a_file_that_someone_made_by_hand_is_a_gentle_request(tmp_path: Path, te
 def test_a_folder_that_is_not_there_can_not_be_asked(tmp_path: Path) -> None:
     with pytest.raises(EvolveError, match="can't be asked to stop there"):
         ask_to_stop(tmp_path / "nowhere")
+
+
+def test_a_driver_that_has_just_taken_the_lock_is_waited_for_until_it_says_its_name(tmp_path: Path) -> None:
+    with (tmp_path / LOCK_NAME).open("w+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert driver_of(tmp_path) == "an unknown process"
+        late = threading.Timer(0.07, lambda: os.pwrite(lock.fileno(), b"7 on here\n", 0))
+        late.start()
+        assert driver_of(tmp_path) == "7 on here"
+        late.join()
 
 
 def hold(path: Path) -> None:
