@@ -4,8 +4,8 @@
 
 CPU seconds of one core: the first ask, which fits the surrogate, and the median of the nine after it. The import of
 scipy, a third of a second once a run, is left out. With `--ladder` two thirds of the trials were stopped at each of
-two rungs, and what each would have been worth is foretold. With `--objectives` fitness is weighed against latency,
-otherwise at each ask, so each fits the surrogate anew.
+two rungs, and what each would have been worth is foretold. With `--objectives` each ask weighs fitness
+against latency in another way than the one before, and so fits the surrogate anew.
 """
 
 import argparse
@@ -18,8 +18,6 @@ from evolve import GeneticSearch, Trial
 from evolve.pareto_search import ParetoSearch
 from evolve.screening import Screener
 from trainer.config import Hyperparameters
-
-OBJECTIVES = ("fitness", "latency")
 
 
 def main() -> None:
@@ -34,7 +32,8 @@ def main() -> None:
     print("| trials told | first ask, s | median of nine more, s |\n|---|---|---|")
     for count in map(int, options.trials.split(",")):
         rng = np.random.default_rng(0)
-        search = ParetoSearch(space, objectives=OBJECTIVES) if options.objectives else GeneticSearch(space)
+        names = ("fitness", "latency")
+        search = ParetoSearch(space, objectives=names) if options.objectives else GeneticSearch(space)
         for number in range(count):
             unit = rng.random(len(space))
             search.adopt(Trial(number, space.decode(unit) if number else space.start))

@@ -79,9 +79,10 @@ def version() -> str:
 
 
 def drop_older(results: Path) -> None:
-    """Take rows of ours that other sources made out of the file."""
+    """Take out of the file rows of ours that other sources made, and of each cell all but the last: the longest."""
     rows = read(results)
-    kept = [row for row in rows if row["rule"] != OURS or row.get("version") == version()]
+    current = [row for row in rows if row["rule"] != OURS or row.get("version") == version()]
+    kept = list({_cell(row): row for row in current}.values())
     if len(kept) < len(rows):
         aside = results.with_suffix(".new")
         aside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
@@ -92,11 +93,7 @@ def run(cells: Iterable[Cell], budget: int, results: Path) -> None:
     """Play the cells that the file does not hold, and append them."""
     drop_older(results)
     last = str(max(each for each in BUDGETS if each <= budget))
-    done = {
-        (row["problem"], row["rule"], row["at_once"], row["seed"])
-        for row in read(results)
-        if last in row["regret"]
-    }
+    done = {_cell(row) for row in read(results) if last in row["regret"]}
     for name, rule_name, at_once, seed in cells:
         if (name, rule_name, at_once, seed) in done:
             continue
@@ -108,6 +105,10 @@ def run(cells: Iterable[Cell], budget: int, results: Path) -> None:
         row |= {"version": version()} if rule_name == OURS else {}
         with results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def _cell(row: dict[str, Any]) -> Cell:
+    return row["problem"], row["rule"], row["at_once"], row["seed"]
 
 
 def read(results: Path) -> list[dict[str, Any]]:

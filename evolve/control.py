@@ -74,13 +74,13 @@ def driver_of(folder: Path) -> str | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # freed by the close
     except BlockingIOError:
-        return _holder(handle) or "an unknown process"
+        return lock_holder(handle) or "an unknown process"
     finally:
         os.close(handle)
     return None
 
 
-def _holder(lock: int, tries: int = 5) -> str:
+def lock_holder(lock: int, tries: int = 5) -> str:
     """What a lock that is held says of its holder, who writes it a moment after taking it; empty if nothing comes."""
     while not (name := os.pread(lock, 200, 0).decode(errors="replace").strip()) and (tries := tries - 1):
         time.sleep(0.05)

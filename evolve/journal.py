@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from evolve.control import LOCK_NAME
+from evolve.control import LOCK_NAME, lock_holder
 from evolve.object_store import PATIENCE_S
 from evolve.run_state import Event, JournalError, Metrics, RunState, Status, TrialState, fold
 from evolve.stored_run import StoredJournal, store_of
@@ -157,7 +157,7 @@ class Journal:
         try:
             _lock_soon(lock)
         except BlockingIOError as error:
-            holder = os.pread(lock, 200, 0).decode(errors="replace").strip() or "unknown"
+            holder = lock_holder(lock) or "unknown"
             self.close()
             raise JournalError(
                 f"{self.path}: the run is being written by process {holder}; stop it, or wait for its end"

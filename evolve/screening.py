@@ -44,10 +44,6 @@ _RACE_EVERY = 8  # asks between two repeated trials
 _RACE_FROM = 24  # asks, of which half were told
 
 
-_Known = tuple[tuple[int, float | tuple[float, ...] | None], ...]
-"""Trials, and what is known of each."""
-
-
 @dataclass(frozen=True)
 class _Mind:
     """One of two ways to see the space, which take turns: what the one is wrong about, the other finds.
@@ -102,7 +98,7 @@ class Screener:
     """Chooses among children; it keeps nothing but what each mind fitted last, which it could fit again."""
 
     def __init__(self) -> None:
-        self._fitted: dict[int, tuple[_Known, Kernel, float]] = {}
+        self._fitted: dict[int, tuple[dict[int, object], Kernel, float]] = {}
 
     def propose(self, rng: np.random.Generator, history: History) -> tuple[Config, Origin]:
         """The child that promises most, or a leading configuration once more.
@@ -195,7 +191,11 @@ class Screener:
         while max(int(size * _GROWTH), size + 1) <= len(finished):
             size = max(int(size * _GROWTH), size + 1)
         first = finished[:size]
-        known = tuple((trial, _known(history, trial)) for trial in first)
+        # Of a trial that is not whole how far it came, since what is foretold of it changes with what others do.
+        known: dict[int, object] = {
+            trial: history.curves[trial] if trial in history.doubts else history.told[trial]
+            for trial in first
+        }
         fitted = self._fitted.get(mind)
         if fitted is None or fitted[0] != known:
             scores, extra = _looks(history, first)
@@ -204,11 +204,6 @@ class Screener:
             fitted = known, *fit_trusting(features, scores[rows], extra[rows], _MINDS[mind].prior)
             self._fitted[mind] = fitted
         return fitted[1:]
-
-
-def _known(history: History, trial: int) -> float | tuple[float, ...] | None:
-    """What is known of a told trial itself: its fitness, or how far it came where it is not whole."""
-    return history.curves[trial] if trial in history.doubts else history.told[trial]
 
 
 def _looks(history: History, trials: list[int]) -> tuple[Points, Points]:

@@ -170,7 +170,7 @@ def climb_at_once(search: GeneticSearch, asked: int) -> list[dict[str, Any]]:
         {"event": "run", "seed": search.seed, "space": SPACE.to_dict(), "search": search.settings_dict()}
     ]
     at: dict[int, list[float]] = {}
-    bars: list[list[float]] = [[], []]
+    bars: tuple[list[float], list[float]] = [], []  # fitnesses at each rung
     while len(search.trials) < asked or at:
         while len(at) < 8 and len(search.trials) < asked:
             trial = search.ask()
@@ -180,20 +180,19 @@ def climb_at_once(search: GeneticSearch, asked: int) -> list[dict[str, Any]]:
         config, curve = search.trials[number].config, at[number]
         height = 1 - (config["x"] - 0.8) ** 2 - (config["y"] - 0.6) ** 2 + 0.02 * rng.normal()
         curve.append(max([height * (0.4, 0.7, 1.0)[len(curve)], *curve]))
-        stopped = len(curve) < 3 and curve[-1] < np.median([*bars[len(curve) - 1], curve[-1]])
+        stopped = False
         if len(curve) < 3:
-            bars[len(curve) - 1].append(curve[-1])
-        if len(curve) < 3 and not stopped:
-            search.climb(number, curve[-1])
-            found.append({"event": "rung", "trial": number, "fitness": curve[-1], "goes_on": True})
-            continue
+            bar = bars[len(curve) - 1]
+            bar.append(curve[-1])
+            stopped = curve[-1] < np.median(bar)
+            if not stopped:
+                search.climb(number, curve[-1])
+                found.append({"event": "rung", "trial": number, "fitness": curve[-1], "goes_on": True})
+                continue
         search.tell(number, curve[-1], curve, stopped=stopped)
-        status = (
-            {"status": "stopped", "fitness": None}
-            if stopped
-            else {"status": "finished", "fitness": curve[-1]}
-        )
-        found.append({"event": "tell", "trial": number, "curve": at.pop(number), **status})
+        status, fitness = ("stopped", None) if stopped else ("finished", curve[-1])
+        end = {"status": status, "fitness": fitness, "curve": at.pop(number)}
+        found.append({"event": "tell", "trial": number, **end})
     return found
 
 
