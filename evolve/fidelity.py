@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evolve.ladder import REDUCTION
+from evolve.ladder import Ladder
 
 LEAST_TRIALS = 8
 LEAST_BEST = 3
@@ -77,7 +77,7 @@ def rank_agreement(
     middle, margin = math.atanh(min(max(rho, -0.9999), 0.9999)), _Z95 * 1.03 / math.sqrt(len(both) - 3)
     low, high = math.tanh(middle - margin), math.tanh(middle + margin)
     best = np.argsort(-final, kind="stable")[: max(LEAST_BEST, round(len(both) / 10))]
-    bar = np.sort(early)[-math.ceil(len(both) / REDUCTION)]
+    bar = Ladder((epoch, full)).cut(early.tolist())
     return Agreement(
         epoch, full, len(both), rho, low, high, best=len(best), kept=int((early[best] >= bar).sum())
     )

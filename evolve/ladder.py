@@ -130,12 +130,13 @@ class Ladder:
         last = went_on[-round(self.reduction * TURNS) :]
         if self._had_their_share(went_on) and self._had_their_share(last):
             return max(worth)
-        return max(self._cut(worth), self._cut(worth[-RECENT:]))
+        return max(self.cut(worth), self.cut(worth[-RECENT:]))
 
     def _had_their_share(self, went_on: Sequence[bool]) -> bool:
         return sum(went_on) > (len(went_on) + 1) / self.reduction
 
-    def _cut(self, fitnesses: Sequence[float]) -> float:
+    def cut(self, fitnesses: Sequence[float]) -> float:
+        """The lowest of the best of some fitnesses, one in `reduction` of them, rounded down, and one at least."""
         best = sorted(fitnesses, reverse=True)
         return best[max(int(len(best) / self.reduction), 1) - 1]
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg.lapack import dpotrf, dpotrs
 from scipy.optimize import minimize
 from scipy.special import log_ndtr, ndtr
 
@@ -73,9 +74,10 @@ class Kernel:
 
 
 def _distances(first: Points, second: Points) -> Points:
-    squares = (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * first @ second.T
-    distances: Points = np.sqrt(np.maximum(squares, 0.0))
-    return distances
+    squares: Points = (first**2).sum(1)[:, None] + (second**2).sum(1)[None]
+    squares -= 2 * first @ second.T
+    np.maximum(squares, 0.0, out=squares)
+    return np.sqrt(squares, out=squares)
 
 
 @dataclass(frozen=True)
@@ -142,25 +144,39 @@ class _Likelihood:
     spread: Points
 
     def __call__(self, theta: Points) -> tuple[float, Points]:
+        # An ask's time is spent here: arrays of (N, N) are changed in their place, and LAPACK is called as it is.
         lengths = np.exp(theta[:-3])
         trend, signal, noise = np.exp(theta[-3:]).tolist()
         scaled = self.points / lengths
-        a = _ROOT5 * _distances(scaled, scaled)
-        decay = signal * np.exp(-a)
-        covariance = (1 + a + a**2 / 3) * decay
+        a = _distances(scaled, scaled)
+        a *= _ROOT5
+        decay = np.exp(-a)
+        decay *= signal
+        near = 1 + a
+        covariance = a
+        covariance **= 2
+        covariance /= 3
+        covariance += near
+        covariance *= decay  # (1 + a + a^2 / 3) signal e^-a
         middle = self.points - 0.5
         slopes, bends = middle / lengths, _BEND * (middle**2 - 1 / 12) / lengths
-        tendency = trend * (slopes @ slopes.T + bends @ bends.T)
-        total = covariance + tendency + np.diag(noise + self.extra + _JITTER)
-        try:
-            factor = cho_factor(total, lower=True, check_finite=False)
-        except np.linalg.LinAlgError:
+        total = slopes @ slopes.T
+        total += bends @ bends.T
+        total *= trend
+        total += covariance
+        total.flat[:: len(total) + 1] += noise + self.extra + _JITTER
+        factor, fault = dpotrf(total, lower=1, clean=0)
+        if fault:
             return 1e10, np.zeros_like(theta)
-        weights = cho_solve(factor, self.scores, check_finite=False)
-        inverse = cho_solve(factor, np.eye(len(self.scores)), check_finite=False)
+        weights, _ = dpotrs(factor, self.scores, lower=1)
+        inverse, _ = dpotrs(factor, np.eye(len(total), order="F"), lower=1, overwrite_b=1)
         # Half the gradient's matrix: d/dK of the log likelihood.
-        slope = 0.5 * (np.outer(weights, weights) - inverse)
-        shaped = slope * (5.0 / 3.0) * (1 + a) * decay
+        slope = np.outer(weights, weights)
+        slope -= inverse
+        slope *= 0.5
+        shaped = slope * (5.0 / 3.0)
+        shaped *= near
+        shaped *= decay
         # Sum over pairs of shaped * (difference of one feature)^2, without an array of (N, N, F).
         pairs = 2 * (shaped.sum(1) @ scaled**2 - np.einsum("nf,nf->f", scaled, shaped @ scaled))
         by_trend = (slopes * (slope @ slopes) + bends * (slope @ bends)).sum(0)
@@ -171,7 +187,7 @@ class _Likelihood:
         offset = (theta - self.centre) / self.spread
         likelihood = (
             -0.5 * float(self.scores @ weights)
-            - float(np.log(np.diag(factor[0])).sum())
+            - float(np.log(np.diag(factor)).sum())
             - 0.5 * float(offset @ offset)
         )
         return -likelihood, -(gradient - offset / self.spread)

@@ -82,6 +82,14 @@ def test_equal_trials_all_stand_in_the_best_third() -> None:
     assert (agreement.best, agreement.kept) == (3, 3)
 
 
+def test_a_third_is_what_a_rung_takes_for_one() -> None:
+    """Of 11 trials a rung lets the best 3 go on; the fourth would be stopped."""
+    found = [[0.1 * place, 0.1 * place] for place in range(10)] + [[0.65, 2.0]]
+    agreement = rank_agreement(found, 1)
+    assert agreement is not None
+    assert (agreement.best, agreement.kept) == (3, 2)
+
+
 def test_with_a_ladder_only_trials_that_reached_both_epochs_are_compared_and_it_says_so() -> None:
     whole = curves(12, 0.3)
     stopped = [curve[:3] for curve in curves(20, 0.3, seed=5)]
