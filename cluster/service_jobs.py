@@ -76,7 +76,7 @@ class Starter:
             if self._runs.is_taken(new.name):
                 raise ConflictError(f"there is an evolution {new.name!r} already: choose another name")
             running = sum(
-                job.status == "running" and job.place == "local" for job in self._runs.jobs().values()
+                job.status == "running" and job.place == "local" for job in self._runs.jobs.newest().values()
             )
             if new.to == "local" and running >= settings.local_jobs:
                 raise TooManyError(f"{running} evolutions run on this machine: wait for one, or stop one")
@@ -90,7 +90,7 @@ class Starter:
             if lacking:
                 raise ClusterError("; ".join(lacking))
             job = place.submit(spec)
-            self._runs.jobs(fresh=True)
+            self._runs.jobs.newest(fresh=True)
             return job
 
     def stop(self, run_id: str) -> str:
@@ -103,7 +103,7 @@ class Starter:
             NoSuchRunError: There is none.
             ConflictError: Nothing runs that could be stopped.
         """
-        job = self._runs.jobs(fresh=True).get(run_id)
+        job = self._runs.jobs.newest(fresh=True).get(run_id)
         goes_on = job is not None and job.status in ("queued", "running")
         try:
             folder = self._runs.folder_of(run_id)
@@ -117,7 +117,7 @@ class Starter:
                 return driver
         if job is None or not goes_on:
             raise ConflictError(f"nobody drives {run_id}, so there is nothing to stop")
-        self._runs.book.stop(job.id, patience_s=5.0)  # nobody would see a request before it drives
+        self._runs.jobs.book.stop(job.id, patience_s=5.0)  # nobody would see a request before it drives
         return f"job {job.id}"
 
 

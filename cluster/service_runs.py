@@ -14,7 +14,6 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from cluster.book import JobBook
 from cluster.service_answers import (
     anchors_of,
     broken_summary,
@@ -34,15 +33,13 @@ from cluster.service_models import (
     Summary,
     TrialDetail,
 )
+from cluster.service_run_jobs import RunJobs
 from cluster.spec import ClusterError, JobInfo
 from evolve.control import driver_of
 from evolve.journal import JournalReader, RunState
 from evolve.run_state import JournalError
 
 JOURNAL = "journal.jsonl"
-JOBS = "jobs"
-_JOBS_SECONDS = 2.0  # a place, Slurm say, is asked no more often than that
-_JOBS_AT_MOST = 10.0  # what was heard longer ago is not repeated
 _LIST_SECONDS = 1.0
 _LOOK_BYTES = 1 << 18
 
@@ -80,13 +77,11 @@ class Runs:
     def __init__(self, folder: Path) -> None:
         """Nothing is read yet."""
         self.folder = folder
-        self.book = JobBook(folder / JOBS)
+        self.jobs = RunJobs(folder)
         self._runs: dict[str, _Run] = {}
         self._lock = threading.Lock()  # of the table of runs
         self._listing = threading.Lock()
-        self._asking = threading.Lock()
         self._listed: tuple[float, bytes] = (-math.inf, b"")
-        self._jobs: tuple[float, dict[str, JobInfo]] = (-math.inf, {})
 
     def listed(self) -> bytes:
         """JSON of `Evolutions`; made anew at most once a second."""
@@ -164,37 +159,11 @@ class Runs:
 
     def is_taken(self, run_id: str) -> bool:
         """Whether a folder or a job of this name exists."""
-        return (self.folder / run_id).exists() or run_id in self.jobs(fresh=True)
+        return (self.folder / run_id).exists() or run_id in self.jobs.newest(fresh=True)
 
     def job_of(self, run_id: str) -> JobInfo | None:
         """The newest job that drives a run, or is to."""
-        return self.jobs().get(run_id)
-
-    def jobs(self, *, fresh: bool = False) -> dict[str, JobInfo]:
-        """The newest job of each run that was handed over as one, by the run's id."""
-        asked, found = self._jobs
-        age = time.monotonic() - asked
-        if fresh or age > _JOBS_AT_MOST:
-            return self._ask_for_jobs()
-        if age > _JOBS_SECONDS and self._asking.acquire(blocking=False):
-            # Behind the answer: a place may take a second to say how its jobs stand.
-            threading.Thread(target=self._ask_and_release, daemon=True).start()
-        return found
-
-    def _ask_and_release(self) -> None:
-        try:
-            self._ask_for_jobs()
-        finally:
-            self._asking.release()
-
-    def _ask_for_jobs(self) -> dict[str, JobInfo]:
-        found = {}
-        for job in self.book.list():
-            out = _out_of(job)
-            if out is not None and out.parent == self.folder:
-                found[out.name] = job
-        self._jobs = (time.monotonic(), found)
-        return found
+        return self.jobs.newest().get(run_id)
 
     def _begun(self, run_id: str) -> bool:
         # One name, looked up in one folder: no path can be climbed.
@@ -227,7 +196,7 @@ class Runs:
             return run.answers[kind]
 
     def _summaries(self) -> list[Summary]:
-        found, jobs = [], self.jobs()
+        found, jobs = [], self.jobs.newest()
         begun = [path.parent.name for path in self.folder.glob(f"*/{JOURNAL}")]
         for run_id in begun:
             try:
@@ -275,47 +244,10 @@ class Runs:
 
     def _not_begun(self, run_id: str) -> Evolution:
         """What is known of a run from its job alone."""
-        job = self.jobs().get(run_id)
-        if job is None:
+        waiting = self.jobs.waiting(run_id)
+        if waiting is None:
             raise NoSuchRunError(f"there is no evolution {run_id!r}")
-        words = job.words
-        ended = job.status not in ("queued", "running")
-        return Evolution(
-            **Summary(
-                id=run_id,
-                name=run_id,
-                state="failed" if ended else "waiting",
-                reason=self._last_words(job) if ended else job.detail or f"its job is {job.status}",
-                data=words[1] if len(words) > 1 else "",
-                model=_option(words, "--model") or "",
-                created=job.started_at,
-                updated=job.ended_at or job.started_at,
-                planned=int(_option(words, "--trials") or 0),
-                asked=0,
-                finished=0,
-                failed=0,
-                cut=0,
-                running=0,
-                epochs=int((_option(words, "--epochs") or "0").split(",")[-1]),
-                best=None,
-                start_fitness=None,
-                job=job.id,
-            ).model_dump(),
-            genes=[],
-            trials=[],
-            winner=None,
-            anchors=None,
-            offset=0,
-        )
-
-    def _last_words(self, job: JobInfo) -> str:
-        """The line in which a job said why it failed."""
-        try:
-            said = "".join(self.book.logs(job.id)).strip().splitlines()
-        except ClusterError as error:
-            return str(error)
-        told = [line for line in said if line.startswith("error:")] or said
-        return told[-1].removeprefix("error:").strip() if told else f"its job is {job.status}"
+        return waiting
 
 
 def _lines_from(path: Path, offset: int, end: int) -> tuple[list[bytes], int]:
@@ -344,16 +276,3 @@ def _news(line: bytes, state: RunState) -> tuple[str, str] | None:
     if kind in ("ask", "retry", "tell"):
         return "trial", trial_info(state.trials[event["trial"]]).model_dump_json()
     return None
-
-
-def _option(words: tuple[str, ...], name: str) -> str | None:
-    """The value of an option among words that the service itself put together."""
-    return words[words.index(name) + 1] if name in words[:-1] else None
-
-
-def _out_of(job: JobInfo) -> Path | None:
-    """The run folder of a job that evolves."""
-    if job.words[:1] != ("evolve",):
-        return None
-    out = _option(job.words, "--out")
-    return None if out is None else Path(job.folder, out)
