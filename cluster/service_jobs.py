@@ -80,7 +80,7 @@ class Starter:
             )
             if new.to == "local" and running >= settings.local_jobs:
                 raise TooManyError(f"{running} evolutions run on this machine: wait for one, or stop one")
-            place = build_submitter(new.to, settings.runs / "jobs")
+            place = build_submitter(new.to, self._runs.jobs.book.folder)
             resources = Resources(
                 nodes=new.nodes, gpus=0 if new.to == "local" else _whole(new.gpus), hours=new.hours
             )

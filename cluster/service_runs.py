@@ -161,10 +161,6 @@ class Runs:
         """Whether a folder or a job of this name exists."""
         return (self.folder / run_id).exists() or run_id in self.jobs.newest(fresh=True)
 
-    def job_of(self, run_id: str) -> JobInfo | None:
-        """The newest job that drives a run, or is to."""
-        return self.jobs.newest().get(run_id)
-
     def _begun(self, run_id: str) -> bool:
         # One name, looked up in one folder: no path can be climbed.
         inside = run_id not in ("", ".", "..") and "/" not in run_id and "\0" not in run_id
@@ -185,7 +181,7 @@ class Runs:
     def _answer_of(self, run: _Run, kind: str, make: Callable[[_Run, RunState], BaseModel]) -> bytes:
         with run.lock:
             size = (run.folder / JOURNAL).stat().st_size
-            driver, job = driver_of(run.folder), self.job_of(run.folder.name)
+            driver, job = driver_of(run.folder), self.jobs.newest().get(run.folder.name)
             if (size, driver, job) != (run.size, run.driver, run.job):
                 if size < run.size:  # another run took its name
                     run.reader = JournalReader(run.folder / JOURNAL)
