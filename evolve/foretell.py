@@ -13,6 +13,7 @@ available" (the line, and the process of what it leaves).
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,13 +64,8 @@ class _Lean:
         scale = float(np.sqrt((left**2).mean()))
         if len(left) < _LEAST_CLIMBS or scale < 1e-9:
             return None
-        # scipy is only loaded by a search that has something to model.
-        from evolve.surrogate import Prior, Process, fit_kernel
-
         points, scores = points[-_MOST_CLIMBS:], left[-_MOST_CLIMBS:] / scale
-        return cls(
-            scale, Process(fit_kernel(points, scores, prior=Prior(_LENGTH, noise=_NOISE)), points, scores)
-        )
+        return cls(scale, _fitted(points.tobytes(), scores.tobytes()))
 
     def noise_of(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Variances (N,) of independent noise by which looks at genes (N, F) are no surer together than they are.
@@ -87,6 +83,21 @@ class _Lean:
         """What is expected of genes (N, F), and by what variance (N,) each may be off, a trial's noise included."""
         mean, deviation = self.process.predict(points)
         return self.scale * mean, self.scale**2 * (deviation**2 + self.process.kernel.noise)
+
+
+@lru_cache(maxsize=8)
+def _fitted(points: bytes, scores: bytes) -> "Process":
+    """The process of encoded genes and scores, both as plain numbers of 8 bytes.
+
+    Most trials that are told were stopped at the first rung and change no line, so an ask or a verdict mostly needs
+    the processes of the one before.
+    """
+    # scipy is only loaded by a search that has something to model.
+    from evolve.surrogate import Prior, Process, fit_kernel
+
+    worth = np.frombuffer(scores)
+    genes = np.frombuffer(points).reshape(len(worth), -1)
+    return Process(fit_kernel(genes, worth, prior=Prior(_LENGTH, noise=_NOISE)), genes, worth)
 
 
 @dataclass(frozen=True)

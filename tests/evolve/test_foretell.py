@@ -2,11 +2,12 @@
 
 import json
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from evolve import Gene, GeneticSearch, SearchError, SearchSettings, Space, search_from_events
+from evolve import Gene, GeneticSearch, SearchError, SearchSettings, Space, search_from_events, surrogate
 from evolve.foretell import foretell, foretell_from
 from evolve.ladder import Ladder
 from evolve.samplers import build_sampler
@@ -107,6 +108,27 @@ def test_from_a_rung_the_doubt_is_largest_where_no_trial_of_such_genes_went_on()
     found = foretell_from(curves, genes, 0)
     assert found[30][1] > 3 * max(found[number][1] for number in range(30))
     assert foretell_from({0: [0.3], 1: [0.2]}, genes, 0) == {0: (0.3, 0.0), 1: (0.2, 0.0)}
+
+
+def test_genes_are_fitted_anew_once_another_trial_has_gone_on_and_not_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fits = Mock(wraps=surrogate.fit_kernel)
+    monkeypatch.setattr(surrogate, "fit_kernel", fits)
+    rng = np.random.default_rng(41)
+    genes = {number: rng.random(2) for number in range(14)}
+    curves = {number: [0.3, 0.5 + 0.5 * gene[0]] for number, gene in genes.items()}
+    curves |= {number: [0.2] for number in (12, 13)}
+    stopped = {12}
+    before = foretell({number: curves[number] for number in range(13)}, stopped, genes)
+    assert fits.call_count == 1
+    after = foretell(curves, {12, 13}, genes)  # one more that was stopped
+    foretell_from(curves, genes, 0)
+    assert fits.call_count == 1
+    assert after[12].mean == pytest.approx(before[12].mean, rel=1e-12)
+    curves[13] = [0.3, 0.9]
+    assert foretell(curves, stopped, genes)[12].mean != after[12].mean
+    assert fits.call_count == 2
 
 
 def test_few_trials_leave_the_genes_unasked() -> None:
