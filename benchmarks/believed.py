@@ -28,9 +28,10 @@ from scipy.stats import spearmanr
 
 from evolve import read_journal
 from evolve.journal import Event
+from evolve.kernel import Prior, fit_kernel
 from evolve.screening import _FORETOLD
 from evolve.search import GeneticSearch, search_from_events
-from evolve.surrogate import Prior, Process, fit_kernel, log_improvement, score_scale, standard_scores
+from evolve.surrogate import Process, log_improvement, score_scale, standard_scores
 from evolve.trust import fit_trusting
 
 Points = NDArray[np.float64]

@@ -34,7 +34,7 @@ BUDGETS = (50, 100, 300)
 RESULTS = Path(__file__).parent / "data" / "search_results.jsonl"
 OURS, PUBLISHED = "beagle", "v7.0"
 SOURCES = (
-    *("brood", "failures", "gene", "growing", "operators", "plain_breeding", "racing", "screening"),
+    *("brood", "failures", "gene", "growing", "kernel", "operators", "plain_breeding", "racing", "screening"),
     *("search", "search_base", "search_settings", "space", "surrogate", "trust"),
 )
 Cell = tuple[str, str, int, int]

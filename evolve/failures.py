@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evolve.kernel import Kernel
 from evolve.operators import Points
-from evolve.surrogate import Kernel, Process
+from evolve.surrogate import Process
 
 _REACH = 0.3  # length of the kernel, times the root of the number of genes
 _NEIGHBOURS = 5  # told trials that say whether a place fails

@@ -93,7 +93,8 @@ def _fitted(points: bytes, scores: bytes) -> "Process":
     the processes of the one before.
     """
     # scipy is only loaded by a search that has something to model.
-    from evolve.surrogate import Prior, Process, fit_kernel
+    from evolve.kernel import Prior, fit_kernel
+    from evolve.surrogate import Process
 
     worth = np.frombuffer(scores)
     genes = np.frombuffer(points).reshape(len(worth), -1)

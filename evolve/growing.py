@@ -74,9 +74,8 @@ def _columns(space: Space) -> NDArray[np.int64]:
 def _apart(points: Points, promise: Points, count: int) -> NDArray[np.int64]:
     """The most promising children (rows), no two of them close together."""
     chosen: list[int] = []
-    for row in np.argsort(-promise, kind="stable").tolist():
-        if not chosen or np.sqrt(((points[chosen] - points[row]) ** 2).mean(axis=1)).min() > _APART:
-            chosen.append(row)
-        if len(chosen) == count:
-            break
+    left = np.argsort(-promise, kind="stable")
+    while len(left) and len(chosen) < count:
+        chosen.append(left[0])
+        left = left[np.sqrt(((points[left] - points[left[0]]) ** 2).mean(axis=1)) > _APART]
     return np.array(chosen, dtype=np.int64)

@@ -86,9 +86,8 @@ class ParetoSearch(GeneticSearch):
         Raises:
             SearchError: a setting cannot be.
         """
-        own = {key: value for key, value in settings.items() if key not in ("earlier", "objectives")}
-        earlier = Earlier.from_dict(settings["earlier"]) if settings.get("earlier") else None
-        return cls(space, seed, SearchSettings.from_dict(own), earlier, tuple(settings["objectives"]))
+        own = {key: value for key, value in settings.items() if key != "objectives"}
+        return cls(space, seed, *cls._settled(own), tuple(settings["objectives"]))
 
 
 def _along(table: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

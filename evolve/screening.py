@@ -16,18 +16,12 @@ from evolve import plain_breeding
 from evolve.brood import KINDS, Brood, breed, refine, strangers
 from evolve.failures import Failures
 from evolve.growing import grow
+from evolve.kernel import Kernel, Prior
 from evolve.operators import Points
 from evolve.plain_breeding import History
 from evolve.racing import standings
 from evolve.search_base import Config, Origin
-from evolve.surrogate import (
-    Kernel,
-    Prior,
-    Process,
-    log_improvement,
-    score_scale,
-    standard_scores,
-)
+from evolve.surrogate import Process, log_improvement, score_scale, standard_scores
 from evolve.trust import fit_trusting
 
 _PARENTS = 10

@@ -147,9 +147,13 @@ class GeneticSearch(Search):
         Raises:
             SearchError: a setting cannot be.
         """
+        return cls(space, seed, *cls._settled(settings))
+
+    @staticmethod
+    def _settled(settings: Mapping[str, Any]) -> tuple[SearchSettings, Earlier | None]:
         own = {key: value for key, value in settings.items() if key != "earlier"}
         earlier = Earlier.from_dict(settings["earlier"]) if settings.get("earlier") else None
-        return cls(space, seed=seed, settings=SearchSettings.from_dict(own), earlier=earlier)
+        return SearchSettings.from_dict(own), earlier
 
 
 def build_search(space: Space, seed: int, settings: Mapping[str, Any]) -> Search:

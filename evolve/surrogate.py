@@ -1,215 +1,18 @@
 """A Gaussian process over encoded genes: what a search believes of configurations that it has not tried.
 
-Matérn-5/2 with a length per gene and noise, its hyperparameters at the maximum of their posterior. Everything is
-numpy and scipy, and deterministic.
+Everything is numpy and scipy, and deterministic.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
-from scipy.linalg.lapack import dpotrf, dpotrs
-from scipy.optimize import minimize
+from scipy.linalg import cho_solve, solve_triangular
+from scipy.linalg.lapack import dpotrs
 from scipy.special import log_ndtr, ndtr
 
-Points = NDArray[np.float64]
+from evolve.kernel import JITTER, ROOT5, Kernel, Points, distances
 
-_ROOT5 = math.sqrt(5.0)
-_JITTER = 1e-8
-_LENGTH_SPREAD = 1.0  # of the prior of a log length
-_SIGNAL_SPREAD = 1.0
-_NOISE_SPREAD = 1.5
-_ITERATIONS = 60
-_BEND = 3.0  # of a tendency, against its slope: a valley inside the space bends more than it slopes
-_TREND_MEAN = math.log(0.5)
-_TREND_SPREAD = 1.5
-_NO_TREND = -14.0
 _REACH = 6.0
-
-
-@dataclass(frozen=True, eq=False)
-class Kernel:
-    """Hyperparameters of a process over F features.
-
-    Attributes:
-        lengths: (F,) in units of the features; long for a gene that hardly matters.
-        signal: variance of the function.
-        noise: variance of one look at it.
-        trend: variance of a broad tendency, a slope and a bend for each gene: most landscapes have one, and 30
-            trials tell it where they say nothing yet of hills.
-    """
-
-    lengths: Points
-    signal: float
-    noise: float
-    trend: float = 0.0
-
-    def at(self, points: Points) -> Points:
-        """Variance (M,) of the function at points (M, F)."""
-        variance: Points = self.signal + self.trend * (self.tendency(points) ** 2).sum(1)
-        return variance
-
-    def tendency(self, points: Points) -> Points:
-        """A slope and a bend for each feature (N, 2F), both the less the longer its length."""
-        middle = points - 0.5
-        return np.hstack([middle / self.lengths, _BEND * (middle**2 - 1 / 12) / self.lengths])
-
-    def tendency_pull(self, points: Points, pulled: Points) -> Points:
-        """Gradient (M, F) at points (M, F) of the tendency's covariance with the sum `pulled` (M, 2F) of others."""
-        slopes, bends = np.split(pulled, 2, axis=1)
-        pull: Points = self.trend * (slopes + bends * 2 * _BEND * (points - 0.5)) / self.lengths
-        return pull
-
-    def between(self, first: Points, second: Points) -> Points:
-        """Covariances (N, M) of the function at points (N, F) and (M, F)."""
-        scaled = _ROOT5 * _distances(first / self.lengths, second / self.lengths)
-        covariance: Points = self.signal * (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
-        if self.trend:
-            covariance += self.trend * (self.tendency(first) @ self.tendency(second).T)
-        return covariance
-
-
-def _distances(first: Points, second: Points) -> Points:
-    squares: Points = (first**2).sum(1)[:, None] + (second**2).sum(1)[None]
-    squares -= 2 * first @ second.T
-    np.maximum(squares, 0.0, out=squares)
-    return np.sqrt(squares, out=squares)
-
-
-@dataclass(frozen=True)
-class Prior:
-    """What is thought of the hyperparameters before any look.
-
-    Attributes:
-        length: the middle of a length, times the root of the number of features.
-        trend: whether there may be a broad tendency.
-        noise: the middle of its variance; scores have variance 1.
-    """
-
-    length: float = 0.5
-    trend: bool = True
-    noise: float = 0.03
-
-
-def fit_kernel(
-    points: Points, scores: Points, extra: Points | None = None, prior: Prior | None = None
-) -> Kernel:
-    """Find the hyperparameters under which the scores are likeliest, a prior taken into account.
-
-    The prior of a length grows with the root of the number of genes, since so do distances between points: without
-    it, 20 genes and 50 trials would look like pure noise.
-    Source: Hvarfner, Hellsten, Nardi 2024, "Vanilla Bayesian optimization performs great in high dimensions".
-
-    Args:
-        points: (N, F), N >= 1, in [0, 1].
-        scores: (N,), about 0 with variance 1.
-        extra: (N,) variance of each look beyond the common noise.
-        prior: the default one where None.
-    """
-    prior = prior or Prior()
-    features = points.shape[1]
-    centre = np.full(features + 3, math.log(prior.length * math.sqrt(features)))
-    spread = np.full(features + 3, _LENGTH_SPREAD)
-    centre[-3:] = _TREND_MEAN if prior.trend else _NO_TREND, 0.0, math.log(prior.noise)
-    spread[-3:] = _TREND_SPREAD if prior.trend else 0.01, _SIGNAL_SPREAD, _NOISE_SPREAD
-    problem: Callable[..., Any] = _Likelihood(
-        points, scores, np.zeros(len(scores)) if extra is None else extra, centre, spread
-    )
-    low, high = centre - 3.0 * spread, centre + 3.0 * spread
-    high[-1] = 0.0  # a score that were all noise would teach nothing
-    found = minimize(
-        problem,
-        centre,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=list(zip(low.tolist(), high.tolist(), strict=True)),
-        options={"maxiter": _ITERATIONS},
-    )
-    trend, signal, noise = np.exp(np.asarray(found.x)[-3:]).tolist()
-    return Kernel(np.exp(np.asarray(found.x)[:-3]), signal, noise, trend if prior.trend else 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class _Likelihood:
-    """Negative log posterior of the logarithms of lengths, trend, signal and noise, with its gradient."""
-
-    points: Points
-    scores: Points
-    extra: Points
-    centre: Points
-    spread: Points
-
-    def __call__(self, theta: Points) -> tuple[float, Points]:
-        # An ask's time is spent here: arrays of (N, N) are changed in their place, and LAPACK is called as it is.
-        lengths = np.exp(theta[:-3])
-        trend, signal, noise = np.exp(theta[-3:]).tolist()
-        scaled = self.points / lengths
-        a = _distances(scaled, scaled)
-        a *= _ROOT5
-        decay = np.exp(-a)
-        decay *= signal
-        near = 1 + a
-        covariance = a
-        covariance **= 2
-        covariance /= 3
-        covariance += near
-        covariance *= decay  # (1 + a + a^2 / 3) signal e^-a
-        middle = self.points - 0.5
-        slopes, bends = middle / lengths, _BEND * (middle**2 - 1 / 12) / lengths
-        total = slopes @ slopes.T
-        total += bends @ bends.T
-        total *= trend
-        total += covariance
-        total.flat[:: len(total) + 1] += noise + self.extra + _JITTER
-        factor, fault = dpotrf(total, lower=1, clean=0)
-        if fault:
-            return 1e10, np.zeros_like(theta)
-        weights, _ = dpotrs(factor, self.scores, lower=1)
-        inverse, _ = dpotrs(factor, np.eye(len(total), order="F"), lower=1, overwrite_b=1)
-        # Half the gradient's matrix: d/dK of the log likelihood.
-        slope = np.outer(weights, weights)
-        slope -= inverse
-        slope *= 0.5
-        shaped = slope * (5.0 / 3.0)
-        shaped *= near
-        shaped *= decay
-        # Sum over pairs of shaped * (difference of one feature)^2, without an array of (N, N, F).
-        pairs = 2 * (shaped.sum(1) @ scaled**2 - np.einsum("nf,nf->f", scaled, shaped @ scaled))
-        by_trend = (slopes * (slope @ slopes) + bends * (slope @ bends)).sum(0)
-        pairs = pairs - 2 * trend * by_trend
-        gradient = np.concatenate(
-            [pairs, [trend * by_trend.sum(), (slope * covariance).sum(), noise * np.trace(slope)]]
-        )
-        offset = (theta - self.centre) / self.spread
-        likelihood = (
-            -0.5 * float(self.scores @ weights)
-            - float(np.log(np.diag(factor)).sum())
-            - 0.5 * float(offset @ offset)
-        )
-        return -likelihood, -(gradient - offset / self.spread)
-
-
-def left_out(kernel: Kernel, points: Points, scores: Points, extra: Points) -> Points:
-    """Log density (N,), but for a constant, of each score foretold from all the others.
-
-    Source: Rasmussen and Williams 2006, "Gaussian processes for machine learning", equations 5.10 to 5.12.
-
-    Args:
-        kernel: of the process.
-        points: (N, F).
-        scores: (N,).
-        extra: as in `fit_kernel`.
-    """
-    total = kernel.between(points, points) + np.diag(kernel.noise + extra + _JITTER)
-    inverse = cho_solve(cho_factor(total, lower=True), np.eye(len(points)))
-    variance = 1.0 / np.diag(inverse)
-    error = (inverse @ scores) * variance
-    density: Points = -0.5 * (error**2 / variance + np.log(variance))
-    return density
 
 
 class Process:
@@ -220,8 +23,8 @@ class Process:
         self.kernel = kernel
         self.points = points
         noise = kernel.noise + (np.zeros(len(points)) if extra is None else extra)
-        total = kernel.between(points, points) + np.diag(noise + _JITTER)
-        self._factor = np.linalg.cholesky(total)
+        total = kernel.between(points, points) + np.diag(noise + JITTER)
+        self._factor = np.asfortranarray(np.linalg.cholesky(total))  # as LAPACK takes it without a copy
         self._weights = cho_solve((self._factor, True), scores, check_finite=False)
         self._noise = noise
         self._scores = scores
@@ -237,11 +40,13 @@ class Process:
         """Mean (M,), deviation (M,), and the gradients (M, F) of both, at (M, F) points."""
         kernel = self.kernel
         ahead, behind = points / kernel.lengths, self.points / kernel.lengths
-        a = _ROOT5 * _distances(ahead, behind)
+        a = ROOT5 * distances(ahead, behind)
         decay = kernel.signal * np.exp(-a)
         cross = (1 + a + a**2 / 3) * decay
-        cross += kernel.trend * (kernel.tendency(points) @ kernel.tendency(self.points).T)
-        solved = cho_solve((self._factor, True), cross.T, check_finite=False).T
+        tended = (kernel.tendency(points), kernel.tendency(self.points)) if kernel.trend else None
+        if tended:
+            cross += kernel.trend * (tended[0] @ tended[1].T)
+        solved = dpotrs(self._factor, cross.T, lower=1)[0].T
         variance = np.maximum(kernel.at(points) - (cross * solved).sum(1), 1e-12)
         deviation = np.sqrt(variance)
         # Of the covariance with each look: -5/3 (1 + a) e^-a (x - look) / length^2.
@@ -249,16 +54,11 @@ class Process:
         of_mean, of_variance = pull * self._weights, -2.0 * pull * solved
         to_mean = (of_mean.sum(1)[:, None] * ahead - of_mean @ behind) / kernel.lengths
         to_variance = (of_variance.sum(1)[:, None] * ahead - of_variance @ behind) / kernel.lengths
-        to_mean += self._tendency_slope(points, np.broadcast_to(self._weights, solved.shape))
-        to_variance += self._tendency_slope(points, -2.0 * solved) + kernel.tendency_pull(
-            points, 2.0 * kernel.tendency(points)
-        )
+        if tended:
+            here, seen = tended
+            to_mean += kernel.tendency_pull(points, (self._weights @ seen)[None])
+            to_variance += kernel.tendency_pull(points, 2.0 * (here - solved @ seen))
         return cross @ self._weights, deviation, to_mean, to_variance / (2.0 * deviation[:, None])
-
-    def _tendency_slope(self, points: Points, weights: Points) -> Points:
-        """Gradient (M, F) of the tendency's covariances with all looks, summed by weights (M, N)."""
-        pulled = weights @ self.kernel.tendency(self.points)
-        return self.kernel.tendency_pull(points, pulled)
 
     def mean(self, points: Points) -> Points:
         """Mean (M,) alone."""
@@ -281,12 +81,10 @@ class Process:
         corner = solve_triangular(
             self._factor, self.kernel.between(self.points, points), lower=True, check_finite=False
         )
-        rest = self.kernel.between(points, points) + np.diag(
-            np.full(len(points), self.kernel.noise + _JITTER)
-        )
+        rest = self.kernel.between(points, points) + np.diag(np.full(len(points), self.kernel.noise + JITTER))
         below = np.linalg.cholesky(rest - corner.T @ corner)
         top = np.hstack([self._factor, np.zeros((len(self.points), len(points)))])
-        grown._factor = np.vstack([top, np.hstack([corner.T, below])])
+        grown._factor = np.asfortranarray(np.vstack([top, np.hstack([corner.T, below])]))
         grown._weights = cho_solve((grown._factor, True), grown._scores, check_finite=False)
         return grown
 

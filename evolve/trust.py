@@ -5,7 +5,7 @@ process that takes it too literally bends to it, and foretells measured looks wo
 is multiplied by what foretells these best, each from all the rest.
 """
 
-from evolve.surrogate import Kernel, Points, Prior, fit_kernel, left_out
+from evolve.kernel import Kernel, Points, Prior, fit_kernel, left_out
 
 _TIMES = (1.0, 2.0, 4.0, 8.0)  # of the deviation of a foretold look
 _MEASURED = 6  # looks at least, before they choose

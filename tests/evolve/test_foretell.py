@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from evolve import Gene, GeneticSearch, SearchError, SearchSettings, Space, search_from_events, surrogate
+from evolve import Gene, GeneticSearch, SearchError, SearchSettings, Space, kernel, search_from_events
 from evolve.foretell import foretell, foretell_from
 from evolve.ladder import Ladder
 from evolve.samplers import build_sampler
@@ -113,8 +113,8 @@ def test_from_a_rung_the_doubt_is_largest_where_no_trial_of_such_genes_went_on()
 def test_genes_are_fitted_anew_once_another_trial_has_gone_on_and_not_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fits = Mock(wraps=surrogate.fit_kernel)
-    monkeypatch.setattr(surrogate, "fit_kernel", fits)
+    fits = Mock(wraps=kernel.fit_kernel)
+    monkeypatch.setattr(kernel, "fit_kernel", fits)
     rng = np.random.default_rng(41)
     genes = {number: rng.random(2) for number in range(14)}
     curves = {number: [0.3, 0.5 + 0.5 * gene[0]] for number, gene in genes.items()}

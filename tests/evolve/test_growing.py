@@ -6,7 +6,8 @@ import pytest
 from evolve import Gene, Space
 from evolve.brood import KINDS, Brood
 from evolve.growing import grow
-from evolve.surrogate import Kernel, Process, log_improvement, standard_scores
+from evolve.kernel import Kernel
+from evolve.surrogate import Process, log_improvement, standard_scores
 
 MIXED = Space(
     [

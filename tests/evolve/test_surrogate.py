@@ -1,19 +1,12 @@
-"""The Gaussian process that children are screened with."""
+"""The Gaussian process that children are screened with, and its kernel."""
 
 import numpy as np
 import pytest
-from scipy.optimize import approx_fprime
+from scipy.optimize import approx_fprime, minimize
 
-from evolve import surrogate
-from evolve.surrogate import (
-    Kernel,
-    Prior,
-    Process,
-    fit_kernel,
-    improvement_slopes,
-    log_improvement,
-    standard_scores,
-)
+from evolve import kernel as kernels
+from evolve.kernel import Kernel, Prior, fit_kernel
+from evolve.surrogate import Process, improvement_slopes, log_improvement, standard_scores
 
 
 def sample(count: int, features: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -22,13 +15,27 @@ def sample(count: int, features: int, seed: int = 0) -> tuple[np.ndarray, np.nda
     return points, standard_scores(np.sin(5 * points[:, 0]) + 0.05 * rng.normal(size=count))
 
 
-def test_the_gradient_of_the_likelihood_is_that_of_its_differences() -> None:
+@pytest.mark.parametrize("trend", [[-0.8], []])
+def test_the_gradient_of_the_likelihood_is_that_of_its_differences(trend: list[float]) -> None:
     points, scores = sample(15, 3)
-    centre, spread = np.array([-0.5, 0.2, 0.1, -0.4, 0.3, -2.0]), np.ones(6)
-    problem = surrogate._Likelihood(points, scores, np.linspace(0, 0.2, 15), centre, spread)
-    theta = np.array([0.1, -0.6, 0.4, -0.8, -0.2, -1.5])
+    theta = np.array([0.1, -0.6, 0.4, *trend, -0.2, -1.5])
+    centre = theta + np.linspace(-0.6, 0.5, len(theta))
+    problem = kernels._Likelihood(points, scores, np.linspace(0, 0.2, 15), centre, np.ones(len(theta)))
     numeric = approx_fprime(theta, lambda x: problem(x)[0], 1e-6)
     np.testing.assert_allclose(problem(theta)[1], numeric, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("trend", [True, False])
+def test_a_fit_comes_to_its_end_within_its_steps(trend: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    monkeypatch.setattr(
+        kernels, "minimize", lambda *args, **more: found.append(minimize(*args, **more)) or found[-1]
+    )
+    for seed in range(12):
+        points, scores = sample(16, 10, seed)
+        fit_kernel(points, scores, prior=Prior(0.3, trend))
+    assert len(found) == 12
+    assert all(each.success for each in found), [each.message for each in found]
 
 
 def test_lengths_tell_the_gene_that_matters() -> None:

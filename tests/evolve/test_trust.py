@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from evolve import Gene, GeneticSearch, Space, screening
-from evolve.surrogate import Kernel, Points, Prior, Process, fit_kernel, left_out, standard_scores
+from evolve.kernel import Kernel, Points, Prior, fit_kernel, left_out
+from evolve.surrogate import Process, standard_scores
 from evolve.trust import fit_trusting
 
 TIMES = [1.0, 4.0, 16.0, 64.0]
