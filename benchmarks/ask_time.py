@@ -2,10 +2,11 @@
 
     python -m benchmarks.ask_time [--trials 300,1000] [--ladder | --objectives]
 
-CPU seconds of one core: the first ask, which fits the surrogate, and the median of the nine after it. The import of
-scipy, a third of a second once a run, is left out. With `--ladder` two thirds of the trials were stopped at each of
-two rungs, and what each would have been worth is foretold. With `--objectives` each ask weighs fitness
-against latency in another way than the one before, and so fits the surrogate anew.
+CPU seconds of one core, of ten asks: the slowest and the median. The first two fit the surrogate, one in each of its
+two ways to see the space, and few of the others do. The import of scipy, a third of a second once a run, is left
+out. With `--ladder` two thirds of the trials were stopped at each of two rungs, and what each would have been worth
+is foretold. With `--objectives` each ask weighs fitness against latency in another way than the one before, and so
+fits the surrogate anew.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     Screener()
     space = build_space((), None, Hyperparameters())
-    print("| trials told | first ask, s | median of nine more, s |\n|---|---|---|")
+    print("| trials told | slowest of ten asks, s | median, s |\n|---|---|---|")
     for count in map(int, options.trials.split(",")):
         rng = np.random.default_rng(0)
         names = ("fitness", "latency")
@@ -52,7 +53,7 @@ def main() -> None:
             seconds.append(time.process_time() - begin)
             search.measured(trial.id, {"latency": float(rng.random())})
             search.tell(trial.id, float(rng.random()))
-        print(f"| {count} | {seconds[0]:.2f} | {np.median(seconds[1:]):.3f} |", flush=True)
+        print(f"| {count} | {max(seconds):.2f} | {np.median(seconds):.3f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,7 @@ def dominated(objectives: ArrayLike) -> NDArray[np.bool_]:
     >>> dominated([[1, 0], [0, 1], [0, 0]]).tolist()
     [False, False, True]
     """
-    values = _checked(objectives)
-    at_least = (values[:, None] >= values[None]).all(axis=2)
-    better = (values[:, None] > values[None]).any(axis=2)
-    return np.asarray((at_least & better).any(axis=0), dtype=np.bool_)
+    return np.asarray(_beats(_checked(objectives)).any(axis=0), dtype=np.bool_)
 
 
 def fronts(objectives: ArrayLike) -> NDArray[np.int64]:
@@ -26,14 +23,15 @@ def fronts(objectives: ArrayLike) -> NDArray[np.int64]:
 
     Source: Deb et al. 2002 (NSGA-II), non-dominated sorting.
     """
-    values = _checked(objectives)
-    front = np.zeros(len(values), dtype=np.int64)
-    left = np.arange(len(values))
+    beats = _beats(_checked(objectives))
+    front = np.zeros(len(beats), dtype=np.int64)
+    beaten_by, left = beats.sum(axis=0), np.ones(len(beats), dtype=np.bool_)
     number = 0
-    while len(left):
-        beaten = dominated(values[left])
-        front[left[~beaten]] = number
-        left = left[beaten]
+    while left.any():
+        best = left & (beaten_by == 0)
+        front[best] = number
+        beaten_by -= beats[best].sum(axis=0)
+        left &= ~best
         number += 1
     return front
 
@@ -74,6 +72,16 @@ def one_score(objectives: ArrayLike) -> NDArray[np.float64]:
     score = np.empty(len(order))
     score[order] = np.linspace(1.0, 0.0, len(order)) if len(order) > 1 else 1.0
     return score
+
+
+def _beats(values: Objectives) -> NDArray[np.bool_]:
+    """Whether row i beats row j (N, N): as good in every objective, better in one."""
+    at_least = np.ones((len(values), len(values)), dtype=np.bool_)
+    better = ~at_least
+    for column in values.T:
+        at_least &= column[:, None] >= column
+        better |= column[:, None] > column
+    return at_least & better
 
 
 def _checked(objectives: ArrayLike) -> Objectives:
