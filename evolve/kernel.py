@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 
 Points = NDArray[np.float64]
 
-ROOT5 = math.sqrt(5.0)
+_ROOT5 = math.sqrt(5.0)
 JITTER = 1e-8  # of a diagonal, so that looks at one place can be told apart
 _LENGTH_SPREAD = 1.0  # of the prior of a log length
 _SIGNAL_SPREAD = 1.0
@@ -63,15 +63,7 @@ class Kernel:
 
     def between(self, first: Points, second: Points) -> Points:
         """Covariances (N, M) of the function at points (N, F) and (M, F)."""
-        scaled = distances(first / self.lengths, second / self.lengths)
-        scaled *= ROOT5
-        decay = np.exp(-scaled)
-        decay *= self.signal
-        covariance = scaled**2
-        covariance /= 3
-        covariance += scaled
-        covariance += 1
-        covariance *= decay
+        covariance: Points = hills(first / self.lengths, second / self.lengths, self.signal)[-1]
         if self.trend:
             covariance += self.trend * (self.tendency(first) @ self.tendency(second).T)
         return covariance
@@ -82,14 +74,33 @@ def _tendency(points: Points, lengths: Points) -> Points:
     return np.hstack([middle / lengths, _BEND * (middle**2 - 1 / 12) / lengths])
 
 
-def distances(first: Points, second: Points, out: Points | None = None) -> Points:
-    """Euclidean distances (N, M) between points (N, F) and (M, F), written to `out` if there is one."""
+def _distances(first: Points, second: Points, out: Points) -> Points:
+    """Euclidean distances (N, M) between points (N, F) and (M, F), written to `out`."""
     squares: Points = np.matmul(first, second.T, out=out)
     squares *= -2
     squares += (first**2).sum(1)[:, None]
     squares += (second**2).sum(1)
     np.maximum(squares, 0.0, out=squares)
     return np.sqrt(squares, out=squares)
+
+
+def hills(first: Points, second: Points, signal: float, room: Points | None = None) -> Points:
+    """Matérn-5/2 between points (N, F) and (M, F), each over its lengths; a is the distance times the root of 5.
+
+    Returns:
+        (3, N, M): 1 + a, signal e^-a, and their covariance (1 + a + a^2 / 3) signal e^-a, in `room` if there is one.
+    """
+    near, decay, covariance = found = np.empty((3, len(first), len(second))) if room is None else room
+    a = _distances(first, second, out=near)
+    a *= _ROOT5
+    np.exp(np.negative(a, out=decay), out=decay)
+    decay *= signal
+    np.multiply(a, a, out=covariance)
+    covariance /= 3
+    near += 1
+    covariance += near
+    covariance *= decay
+    return found
 
 
 @dataclass(frozen=True)
@@ -164,7 +175,7 @@ class _Likelihood:
         lengths, others = np.split(np.exp(theta), [self.points.shape[1]])
         *trend, signal, noise = others.tolist()
         scaled = self.points / lengths
-        near, decay, covariance = self._hills(scaled, signal)
+        near, decay, covariance = hills(scaled, scaled, signal, self.room[:3])
         total, identity, slope = self.room[3:]
         total[:] = covariance
         tendency = _tendency(self.points, lengths) if trend else None
@@ -203,20 +214,6 @@ class _Likelihood:
             - 0.5 * float(offset @ offset)
         )
         return -likelihood, -(gradient - offset / self.spread)
-
-    def _hills(self, scaled: Points, signal: float) -> Points:
-        """(3, N, N) of points over their lengths: 1 + a, signal e^-a, (1 + a + a^2 / 3) signal e^-a."""
-        near, decay, covariance = found = self.room[:3]
-        a = distances(scaled, scaled, out=near)
-        a *= ROOT5
-        np.exp(np.negative(a, out=decay), out=decay)
-        decay *= signal
-        np.multiply(a, a, out=covariance)
-        covariance /= 3
-        near += 1
-        covariance += near
-        covariance *= decay
-        return found
 
 
 def left_out(kernel: Kernel, points: Points, scores: Points, extra: Points) -> Points:

@@ -10,7 +10,7 @@ from scipy.linalg import cho_solve, solve_triangular
 from scipy.linalg.lapack import dpotrs
 from scipy.special import log_ndtr, ndtr
 
-from evolve.kernel import JITTER, ROOT5, Kernel, Points, distances
+from evolve.kernel import JITTER, Kernel, Points, hills
 
 _REACH = 6.0
 
@@ -40,9 +40,7 @@ class Process:
         """Mean (M,), deviation (M,), and the gradients (M, F) of both, at (M, F) points."""
         kernel = self.kernel
         ahead, behind = points / kernel.lengths, self.points / kernel.lengths
-        a = ROOT5 * distances(ahead, behind)
-        decay = kernel.signal * np.exp(-a)
-        cross = (1 + a + a**2 / 3) * decay
+        near, decay, cross = hills(ahead, behind, kernel.signal)
         tended = (kernel.tendency(points), kernel.tendency(self.points)) if kernel.trend else None
         if tended:
             cross += kernel.trend * (tended[0] @ tended[1].T)
@@ -50,7 +48,7 @@ class Process:
         variance = np.maximum(kernel.at(points) - (cross * solved).sum(1), 1e-12)
         deviation = np.sqrt(variance)
         # Of the covariance with each look: -5/3 (1 + a) e^-a (x - look) / length^2.
-        pull = (-5.0 / 3.0) * (1 + a) * decay
+        pull = (-5.0 / 3.0) * near * decay
         of_mean, of_variance = pull * self._weights, -2.0 * pull * solved
         to_mean = (of_mean.sum(1)[:, None] * ahead - of_mean @ behind) / kernel.lengths
         to_variance = (of_variance.sum(1)[:, None] * ahead - of_variance @ behind) / kernel.lengths
