@@ -1,13 +1,15 @@
 """What a search with a ladder believes of places where it has not been, held against evolutions that have.
 
-    python -m benchmarks.believed [JOURNAL JOURNAL...] [--asked 24,28,32,38,44] [--times 0,0.5,1,2,4,chosen]
+    python -m benchmarks.believed [JOURNAL JOURNAL...] [--asked 24,28,32,38,44] [--whole 12]
+        [--times 0.5,1,2,4,8,inf,chosen]
 
 Each journal is of an evolution of the same genes and data under a seed of its own, such as
-`python -m benchmarks.ladder_trained run --rules ladder --journals FOLDER` has kept; without any, four of trainings on
-BCCD (96 px, 40 epochs, one at a time), of which what a search is told was kept. After so many trials were asked,
-the process that screens children, with its usual prior, is fitted to what the search knows, and foretells
-all trials of the other evolutions. Of those the fitness counts, or what is foretold of them at their evolution's
-end. No training is needed: what a change of how stopped trials are taken does is seen in seconds.
+`python -m benchmarks.ladder_trained run --rules ladder --journals FOLDER` has kept; without any, eight on BCCD
+(96 px, 40 epochs, one at a time; two of them of whole trials alone), of which what a search is told was kept.
+After so many trials were asked, `--whole` or more of them whole, the process that screens children, with its usual
+prior, is fitted to what the search of an evolution with a ladder knows, and foretells all trials of the other
+evolutions. Of those the fitness counts, or what is foretold of them at their evolution's end. No training is needed:
+what a change of how stopped trials are taken does is seen in seconds.
 
 `--times` multiplies the noise with which the search takes a stopped trial; `chosen` is by what the search itself
 multiplies it, inf leaves stopped trials out. Columns: mean error and root mean square error, mean log likelihood,
@@ -36,7 +38,6 @@ from evolve.trust import fit_trusting
 
 Points = NDArray[np.float64]
 JOURNALS = Path(__file__).parent / "data" / "bccd_ladders"
-_LEAST = 12  # whole trials, before anything is fitted
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def judge(mean: Points, deviation: Points, true: Points, best: float) -> list[fl
 
 
 def rows(
-    journals: list[Path], asked: list[int], times: list[float | None]
+    journals: list[Path], asked: list[int], least: int, times: list[float | None]
 ) -> Iterator[tuple[float | None, list[float]]]:
     """Of each evolution, moment and multiple: the multiple and the columns."""
     events = [list(read_journal(path)) for path in journals]
@@ -121,7 +122,7 @@ def rows(
                 continue
             known = Known.of(beginning(mine, count))
             whole = known.scatter == 0
-            if whole.sum() >= _LEAST:
+            if whole.sum() >= least and not whole.all():
                 for each in times:
                     yield each, judge(*known.believe(places, each), true, float(known.fitness[whole].max()))
 
@@ -130,12 +131,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("journals", type=Path, nargs="*", default=sorted(JOURNALS.glob("*.jsonl")))
     parser.add_argument("--asked", default="24,28,32,38,44")
-    parser.add_argument("--times", default="0,0.5,1,2,4,8,inf,chosen")
+    parser.add_argument("--whole", type=int, default=12)
+    parser.add_argument("--times", default="0.5,1,2,4,8,inf,chosen")
     options = parser.parse_args()
     asked = [int(word) for word in options.asked.split(",")]
     times = [None if word == "chosen" else float(word) for word in options.times.split(",")]
     found: dict[float | None, list[list[float]]] = {}
-    for each, columns in rows(options.journals, asked, times):
+    for each, columns in rows(options.journals, asked, options.whole, times):
         found.setdefault(each, []).append(columns)
     print("| times | fits | error | rms | log likelihood | rank | of the good | best 3 | best 10 |")
     print(f"|{'---|' * 9}")
