@@ -1,7 +1,7 @@
 """What a search with a ladder believes of places where it has not been, held against evolutions that have.
 
     python -m benchmarks.believed [JOURNAL JOURNAL...] [--asked 24,28,32,38,44] [--whole 12]
-        [--times 0.5,1,2,4,8,inf,chosen]
+        [--times 0,0.5,1,2,4,8,inf,chosen]
 
 Each journal is of an evolution of the same genes and data under a seed of its own, such as
 `python -m benchmarks.ladder_trained run --rules ladder --journals FOLDER` has kept; without any, eight on BCCD
@@ -110,7 +110,7 @@ def judge(mean: Points, deviation: Points, true: Points, best: float) -> list[fl
 def rows(
     journals: list[Path], asked: list[int], least: int, times: list[float | None]
 ) -> Iterator[tuple[float | None, list[float]]]:
-    """Of each evolution, moment and multiple: the multiple and the columns."""
+    """Of each evolution, moment (with `least` whole trials and a stopped one) and multiple: it and the columns."""
     events = [list(read_journal(path)) for path in journals]
     ends = [Known.of(each) for each in events]
     for number, (mine, end) in enumerate(zip(events, ends, strict=True)):
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("journals", type=Path, nargs="*", default=sorted(JOURNALS.glob("*.jsonl")))
     parser.add_argument("--asked", default="24,28,32,38,44")
     parser.add_argument("--whole", type=int, default=12)
-    parser.add_argument("--times", default="0.5,1,2,4,8,inf,chosen")
+    parser.add_argument("--times", default="0,0.5,1,2,4,8,inf,chosen")
     options = parser.parse_args()
     asked = [int(word) for word in options.asked.split(",")]
     times = [None if word == "chosen" else float(word) for word in options.times.split(",")]
