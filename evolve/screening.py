@@ -83,8 +83,8 @@ class _Belief:
     fails: Failures | None
 
     def promise(self, features: Points) -> Points:
-        """The logarithm of the improvement expected of points (M, F), the chance of failing taken into account."""
-        promise = log_improvement(*self.ahead.predict(features), self.best)
+        """The logarithm of the improvement expected of points (M, F), noise and the chance of failing considered."""
+        promise = log_improvement(*self.ahead.predict(features), self.best, self.ahead.kernel.noise)
         return promise if self.fails is None else promise + _FAILURE_WEIGHT * self.fails.log_chance(features)
 
 

@@ -114,13 +114,31 @@ def _drawn(fitness: Points) -> Points:
     return drawn
 
 
-def log_improvement(mean: Points, deviation: Points, best: float) -> Points:
+def log_improvement(mean: Points, deviation: Points, best: float, noise: float = 0.0) -> Points:
     """Logarithm (M,) of the expected improvement over `best`; finite where the improvement itself is too small.
 
-    Source: Ament et al. 2023, "Unexpected improvements to expected improvement for Bayesian optimization".
+    With noise it is discounted where one look would tell little, so that a search does not stay where it has looked
+    often for a promise that is noise: by 1 less the share of a look's standard deviation that is noise.
+
+    Args:
+        mean: (M,) what is believed.
+        deviation: (M,) how sure, noise left out; above 0.
+        best: what is to be improved on.
+        noise: variance of one look.
+
+    Source: Ament et al. 2023, "Unexpected improvements to expected improvement for Bayesian optimization"; Huang,
+    Allen, Notz, Zeng 2006, "Global optimization of stochastic black-box systems via sequential kriging meta-models".
     """
     gain: Points = _log_gain((mean - best) / deviation) + np.log(deviation)
-    return gain
+    return gain + _log_told(deviation, noise)[0]
+
+
+def _log_told(deviation: Points, noise: float) -> tuple[Points, Points]:
+    """Logarithm (M,) of 1 - sqrt(noise / (noise + deviation^2)), and its derivative (M,); 0 without noise."""
+    left = np.sqrt(noise / (noise + deviation**2))
+    # 1 - left is (1 - left^2) / (1 + left), and 1 - left^2 = deviation^2 / (noise + deviation^2) loses no digits.
+    told = np.log(deviation**2 / (noise + deviation**2)) - np.log1p(left)
+    return told, left * (1.0 + left) / deviation
 
 
 def _log_gain(z: Points) -> Points:
@@ -135,10 +153,12 @@ def _log_gain(z: Points) -> Points:
 
 
 def improvement_slopes(process: Process, points: Points, best: float) -> tuple[Points, Points]:
-    """`log_improvement` of a process at points (M, F): values (M,) and gradients (M, F)."""
+    """`log_improvement` of a process, with its noise, at points (M, F): values (M,) and gradients (M, F)."""
     mean, deviation, to_mean, to_deviation = process.slopes(points)
     z = (mean - best) / deviation
     gain = _log_gain(z)
+    told, by_told = _log_told(deviation, process.kernel.noise)
     by_mean = np.exp(log_ndtr(z) - gain) / deviation
-    by_deviation = np.exp(-0.5 * z**2 - 0.5 * math.log(2 * math.pi) - gain) / deviation
-    return gain + np.log(deviation), by_mean[:, None] * to_mean + by_deviation[:, None] * to_deviation
+    by_deviation = np.exp(-0.5 * z**2 - 0.5 * math.log(2 * math.pi) - gain) / deviation + by_told
+    values: Points = gain + np.log(deviation) + told
+    return values, by_mean[:, None] * to_mean + by_deviation[:, None] * to_deviation

@@ -111,6 +111,18 @@ def test_the_improvement_is_finite_and_falls_steadily_however_hopeless() -> None
     )
 
 
+def test_noise_discounts_an_improvement_where_one_look_would_tell_little() -> None:
+    deviations = np.array([1e-6, 0.05, 0.2, 1.0, 50.0])
+    plain = log_improvement(np.zeros(5), deviations, 0.0)
+    discount = np.exp(log_improvement(np.zeros(5), deviations, 0.0, 0.04) - plain)
+    assert log_improvement(np.zeros(5), deviations, 0.0, 0.0).tolist() == plain.tolist()
+    # As sure as one look is noisy: 1 - sqrt(1 / 2). Far surer: half of its share of the variance, to the last digits.
+    assert discount[2] == pytest.approx(1 - np.sqrt(0.5), rel=1e-12)
+    assert discount[0] == pytest.approx(0.5e-12 / 0.04, rel=1e-9)
+    assert (np.diff(discount) > 0).all()
+    assert 0.99 < discount[-1] < 1.0
+
+
 @pytest.mark.parametrize("best", [-1.0, 0.5, 8.0])
 @pytest.mark.parametrize("trend", [True, False])
 def test_the_gradient_of_the_improvement_is_that_of_its_differences(trend: bool, best: float) -> None:
@@ -118,10 +130,11 @@ def test_the_gradient_of_the_improvement_is_that_of_its_differences(trend: bool,
     process = Process(Kernel(np.array([0.4, 1.0, 2.0, 0.7]), 0.6, 0.2, 0.4 if trend else 0.0), points, scores)
     asked = np.random.default_rng(5).random((6, 4))
     values, slopes = improvement_slopes(process, asked, best)
-    np.testing.assert_allclose(values, log_improvement(*process.predict(asked), best), rtol=1e-6)
+    noise = process.kernel.noise
+    np.testing.assert_allclose(values, log_improvement(*process.predict(asked), best, noise), rtol=1e-6)
     for point, slope in zip(asked, slopes, strict=True):
         numeric = approx_fprime(
-            point, lambda x: float(log_improvement(*process.predict(x[None]), best)[0]), 1e-7
+            point, lambda x: float(log_improvement(*process.predict(x[None]), best, noise)[0]), 1e-7
         )
         np.testing.assert_allclose(slope, numeric, rtol=1e-3, atol=1e-3 * np.abs(numeric).max())
 
