@@ -184,7 +184,7 @@ def test_children_keep_away_from_where_trials_fail() -> None:
             fails = trial.config["a"] > 0.5
             failures += fails and trial.id >= 20
             search.tell(trial.id, None if fails else trial.config["a"])
-    assert failures / 200 < 0.5
+    assert failures / 200 < 0.6  # without a thought of failures it is 0.98
 
 
 def test_a_search_whose_trials_all_fail_goes_on_over_the_whole_space() -> None:
@@ -218,19 +218,34 @@ def test_a_small_space_is_used_up_to_its_last_configuration_and_then_says_so() -
         search.ask()
 
 
-def test_steps_shrink_as_the_search_closes_in() -> None:
-    space = Space([Gene(f"g{i}", 0, 1, start=0.9) for i in range(6)])
-    search = GeneticSearch(space, seed=1)
-    for _ in range(90):
+def steps_on_a_bowl(genes: int, seed: int, spans: tuple[range, ...]) -> list[float]:
+    """Of each span of trials, the median of how far a child lies from its nearest parent; the bowl has no noise."""
+    space = Space([Gene(f"g{i}", 0, 1, start=0.9) for i in range(genes)])
+    search = GeneticSearch(space, seed=seed)
+    for _ in range(max(span.stop for span in spans)):
         trial = search.ask()
         search.tell(trial.id, 1.0 - float(np.sum((space.encode(trial.config) - 0.4) ** 2)))
-    moves: dict[int, list[float]] = {}
-    for trial in search.trials[search.settings.initial :]:
-        parents = [space.encode(search.trials[parent].config) for parent in trial.origin["parents"]]
-        gaps = [float(np.abs(space.encode(trial.config) - parent).max()) for parent in parents]
-        if gaps:
-            moves.setdefault(trial.id // 45, []).append(min(gaps))
-    assert np.median(moves[1]) < 0.5 * np.median(moves[0])
+    gaps = {
+        trial.id: min(
+            float(np.abs(space.encode(trial.config) - space.encode(search.trials[parent].config)).max())
+            for parent in trial.origin["parents"]
+        )
+        for trial in search.trials
+        if trial.origin["parents"]
+    }
+    return [float(np.median([gaps[number] for number in span if number in gaps])) for span in spans]
+
+
+def test_steps_shrink_as_the_search_closes_in() -> None:
+    first, second = steps_on_a_bowl(12, 1, (range(12, 45), range(45, 90)))
+    assert second < 0.5 * first
+
+
+def test_steps_grow_again_when_a_look_beside_the_leader_would_tell_no_more() -> None:
+    """Six genes: after 48 trials the leader is within 0.0001 of the optimum."""
+    closing, found = steps_on_a_bowl(6, 1, (range(30, 48), range(48, 66)))
+    assert closing < 0.01
+    assert found > 3 * closing
 
 
 # --- telling -------------------------------------------------------------------------------------------------------
