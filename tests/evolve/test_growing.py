@@ -27,11 +27,12 @@ def believed(space: Space, count: int = 40) -> tuple[Process, Brood, np.ndarray]
     process = Process(Kernel(np.full(features.shape[1], 0.8), 1.0, 0.01, 0.3), features, scores)
     points = np.array([space.encode(space.decode(point)) for point in rng.random((30, len(space)))])
     brood = Brood(points, np.arange(30) % len(KINDS), rng.integers(0, 5, (30, 2)))
-    return (
-        process,
-        brood,
-        log_improvement(*process.predict(space.features(points)), 0.5, process.kernel.noise),
-    )
+    return process, brood, promised(process, space.features(points))
+
+
+def promised(process: Process, features: np.ndarray) -> np.ndarray:
+    """What points (M, F) promise (M,), as a search sees it whose best is 0.5."""
+    return log_improvement(*process.predict(features), 0.5, process.kernel.noise)
 
 
 def test_what_is_led_promises_more_and_keeps_its_parents() -> None:
@@ -39,7 +40,7 @@ def test_what_is_led_promises_more_and_keeps_its_parents() -> None:
     process, brood, promise = believed(space)
     grown = grow(space, process, 0.5, brood, promise, 5)
     assert grown is not None
-    led = log_improvement(*process.predict(grown.points), 0.5, process.kernel.noise)
+    led = promised(process, grown.points)
     assert len(grown.points) == 5
     assert led.min() > promise.max() - 1e-6
     assert ((grown.points >= 0) & (grown.points <= 1)).all()
@@ -56,7 +57,7 @@ def test_whole_numbers_and_choices_stay_as_they_were_bred() -> None:
     np.testing.assert_array_equal(brood.points, before)
     bred = {tuple(row) for row in before[:, 1:3].tolist()}
     assert {tuple(row) for row in grown.points[:, 1:3].tolist()} <= bred
-    led = log_improvement(*process.predict(MIXED.features(grown.points)), 0.5, process.kernel.noise)
+    led = promised(process, MIXED.features(grown.points))
     assert led[0] > promise.max()
 
 
