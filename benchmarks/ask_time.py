@@ -1,12 +1,12 @@
 """How long an ask takes after many trials, on the detector's own 23 genes.
 
-    python -m benchmarks.ask_time [--trials 300,1000] [--ladder | --objectives]
+    OMP_NUM_THREADS=1 python -m benchmarks.ask_time [--trials 300,1000] [--ladder | --objectives]
 
 CPU seconds of one core, of ten asks: the slowest and the median. The first two fit the surrogate, one in each of its
 two ways to see the space, and few of the others do. The import of scipy, a third of a second once a run, is left
 out. With `--ladder` two thirds of the trials were stopped at each of two rungs, and what each would have been worth
 is foretold. With `--objectives` each ask weighs fitness against latency in another way than the one before, and so
-fits the surrogate anew.
+fits the surrogate anew. Without `OMP_NUM_THREADS=1` threads of BLAS that only wait are counted, too.
 """
 
 import argparse
