@@ -1,19 +1,20 @@
 """How long an ask takes after many trials, on the detector's own 23 genes.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.ask_time [--trials 300,1000] [--ladder | --objectives]
+    python -m benchmarks.ask_time [--trials 300,1000] [--ladder | --objectives]
 
 CPU seconds of one core, of ten asks: the slowest and the median. The first two fit the surrogate, one in each of its
 two ways to see the space, and few of the others do. The import of scipy, a third of a second once a run, is left
 out. With `--ladder` two thirds of the trials were stopped at each of two rungs, and what each would have been worth
 is foretold. With `--objectives` each ask weighs fitness against latency in another way than the one before, and so
-fits the surrogate anew. With two threads of BLAS on two
-cores an ask was slower on the clock, too: ten after 1,000 trials and all around them 11.0 s, with one thread 1.8.
+fits the surrogate anew. As in the driver (`evolve.ledger`), BLAS has one thread: with two on two
+cores, ten asks after 1,000 trials and all around them took 11.0 s on the clock instead of 1.8.
 """
 
 import argparse
 import time
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from beagle.genes import build_space
 from evolve import GeneticSearch, Trial
@@ -58,4 +59,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with threadpool_limits(1):
+        main()
